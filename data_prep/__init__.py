@@ -1,0 +1,1 @@
+"""Prepares the data of every experiment: catalogues, archives, splits and the embedded demo."""

@@ -1,0 +1,1 @@
+"""Turns finished runs into tables, tests of significance, figures and a Markdown page."""

@@ -1,0 +1,146 @@
+"""`python -m rmt VERB ...`: encode, fit, track. One verb per rule; every line can be pasted into a shell."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rmt import registry
+from rmt.errors import UserError
+
+
+def _device(name: str) -> Any:
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    elif name == "cuda" and not torch.cuda.is_available():
+        from rmt.data import BadData
+
+        raise BadData("device cuda: torch sees no GPU here; use --device auto or cpu")
+    if name == "cpu":
+        # Small kernels differ in the last bit between thread counts; one fixed choice per job keeps runs repeatable.
+        torch.use_deterministic_algorithms(True)
+    return torch.device(name)
+
+
+def encode(options: argparse.Namespace) -> None:
+    """Frozen features of one (backbone, dataset)."""
+    import torch
+
+    from rmt import backbones, features
+    from rmt.data import read_pack, read_sample
+
+    torch.set_num_threads(options.threads)
+    pack, samples = read_pack(options.pack), [read_sample(path) for path in options.samples]
+    clip = backbones.load(options.backbone, _device(options.device))
+    text = clip.text_features(pack.classes, pack.template)
+    found = features.encode(
+        clip,
+        samples,
+        options.images,
+        pack.pixels,
+        pack.labels,
+        text,
+        options.views,
+        {
+            "dataset": pack.dataset,
+            "classes": pack.classes,
+            "template": pack.template,
+            "paths": pack.paths,
+            "split_sha256": pack.split_sha256,
+            "logit_scale": clip.logit_scale,
+            "weights_sha256": clip.weights_sha256,
+        },
+    )
+    features.save(found, options.output)
+
+
+def fit(options: argparse.Namespace) -> None:
+    """Runs of one method on one dataset and backbone: one per sample file."""
+    import torch
+
+    from rmt import fit as fitting
+    from rmt.plan import PlannedMethod
+
+    torch.set_num_threads(options.threads)
+    base, _, tower = options.method.partition("+")
+    method = PlannedMethod(options.method, options.use or base, tower or None, json.loads(options.overrides))
+    job = fitting.Job(
+        benchmark=options.benchmark,
+        protocol=options.protocol,
+        backbone=options.backbone,
+        method=method,
+        results=options.results,
+        device=_device(options.device),
+        pack=fitting.load_pack(options.pack),
+        images=options.images,
+        features_file=options.features,
+        views=options.views,
+        workers=options.workers,
+    )
+    fitting.run_all(job, options.samples)
+
+
+def track(options: argparse.Namespace) -> None:
+    """Import finished runs into MLflow."""
+    from rmt import plan, tracking
+
+    summary = tracking.track(plan.check(json.loads(options.plan)) if options.plan else plan.load(options.config))
+    tracking.write_summary(summary, options.output)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m rmt", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+
+    def tower_options(verb: argparse.ArgumentParser) -> None:
+        verb.add_argument("--backbone", choices=registry.BACKBONES, required=True)
+        verb.add_argument("--samples", type=Path, nargs="*", default=[], help="files that `data_prep sample` wrote")
+        verb.add_argument("--pack", type=Path, help="PACK.npy that `data_prep pack` wrote")
+        verb.add_argument("--images", type=Path, help="folder that image paths are relative to")
+        verb.add_argument("--views", type=int, default=10, help="augmented views per training image")
+        verb.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+        verb.add_argument("--threads", type=int, default=1, help="CPU threads")
+
+    verb = verbs.add_parser("encode", help=encode.__doc__)
+    tower_options(verb)
+    verb.add_argument("--output", type=Path, required=True, help="features.safetensors")
+    verb.set_defaults(call=encode)
+
+    verb = verbs.add_parser("fit", help=fit.__doc__)
+    tower_options(verb)
+    verb.add_argument("--benchmark", required=True)
+    verb.add_argument("--protocol", default="few_shot")
+    verb.add_argument("--method", required=True, help="label; LABEL+TOWER stands on the finished runs of TOWER")
+    verb.add_argument("--use", choices=registry.METHODS, help="registered method, when the label is a variant")
+    verb.add_argument("--overrides", default="{}", help="JSON of hyperparameters that differ from rmt/registry.py")
+    verb.add_argument("--features", type=Path, help="features.safetensors that `encode` wrote")
+    verb.add_argument("--results", type=Path, default=Path("results"))
+    verb.add_argument("--workers", type=int, default=0, help="processes that decode training images")
+    verb.set_defaults(call=fit)
+
+    verb = verbs.add_parser("track", help=track.__doc__)
+    source = verb.add_mutually_exclusive_group(required=True)
+    source.add_argument("--config", type=Path, help="YAML config of the benchmark")
+    source.add_argument("--plan", help="the same as JSON")
+    verb.add_argument("--output", type=Path, required=True, help="tracked.json")
+    verb.set_defaults(call=track)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; a user's mistake is one line on stderr and exit status 2."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.call(options)
+    except UserError as error:
+        print(f"error: {''.join(getattr(error, '__notes__', []))}{error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""CLIP models by open_clip: building, weights and their hash, class text features, the image tower in batches."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import rmt.torchvision_import  # noqa: F401  (before open_clip)
+
+import open_clip  # isort: skip
+
+from rmt import registry
+from rmt.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY_CONFIG = ROOT / "rmt" / "weights" / "tiny_clip.json"
+
+
+class BackboneError(UserError):
+    """Weights that are missing or do not fit, or a prompt that the model cannot read; one line with the remedy."""
+
+
+@dataclass
+class Clip:
+    """A frozen CLIP: open_clip's model in eval mode without gradients, its tokenizer, and what records need."""
+
+    name: str
+    model: Any
+    tokenizer: Any
+    pixels: int
+    mean: Tensor
+    std: Tensor
+    weights_sha256: str
+    device: torch.device
+    known_tokens: frozenset[int] | None = None
+
+    @property
+    def visual(self) -> nn.Module:
+        """The image tower."""
+        return self.model.visual
+
+    @property
+    def logit_scale(self) -> float:
+        """Factor on cosines, exp of CLIP's learnt value (100 for OpenAI's)."""
+        return float(self.model.logit_scale.exp())
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 images [N, 3, P, P] to what the tower reads: float32, scaled to [0, 1], mean and std of CLIP."""
+        return (images.to(self.device).float() / 255 - self.mean) / self.std
+
+    @torch.no_grad()
+    def encode_images(self, pixels: np.ndarray, batch_size: int = 256) -> Tensor:
+        """Features [N, d] of uint8 images [N, P, P, 3], float32 on the CPU, not normalised."""
+        found = []
+        for start in range(0, len(pixels), batch_size):
+            batch = torch.from_numpy(np.array(pixels[start : start + batch_size]))
+            found.append(self.model.encode_image(self.normalise(batch.permute(0, 3, 1, 2))).cpu())
+        return torch.cat(found)
+
+    def tokens(self, prompts: Sequence[str]) -> Tensor:
+        """Token ids [N, context length] of prompts.
+
+        Raises:
+            BackboneError: the model was trained on a small vocabulary and a prompt leaves it.
+        """
+        ids = self.tokenizer(list(prompts))
+        if self.known_tokens is not None:
+            for prompt, row in zip(prompts, ids.tolist(), strict=True):
+                if not self.known_tokens.issuperset(row):
+                    raise BackboneError(
+                        f"{self.name} does not know every word of {prompt!r}: it was trained on 82 word pieces; "
+                        "use a backbone with CLIP's full vocabulary"
+                    )
+        return ids.to(self.device)
+
+    @torch.no_grad()
+    def text_features(self, class_names: Sequence[str], template: str) -> Tensor:
+        """L2-normalised class text features [C, d], float32 on the CPU; `_` in a class name becomes a space."""
+        prompts = [template.format(name.replace("_", " ")) for name in class_names]
+        rows = [
+            self.model.encode_text(self.tokens(prompts[start : start + 256])) for start in range(0, len(prompts), 256)
+        ]
+        return functional.normalize(torch.cat(rows), dim=-1).cpu()
+
+
+def _sha256_of_state(model: nn.Module) -> str:
+    """Digest over names, shapes and bytes of all weights: equal models hash equally whatever file they are in."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        array = tensor.cpu().contiguous().numpy()
+        digest.update(f"{name}{array.shape}{array.dtype}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _tiny_state(path: Path, config: dict[str, Any]) -> tuple[dict[str, Tensor], frozenset[int]]:
+    """The tiny CLIP's compact file as an open_clip state: float32, full token table, all positions.
+
+    The file holds only the token rows and positions that pre-training used; the others are zero.
+    """
+    try:
+        compact = safetensors.torch.load_file(path)
+    except FileNotFoundError as error:
+        raise BackboneError(
+            f"{path}: missing; train it with `python -m data_prep.demo.pretrain --output {path}`"
+        ) from error
+    ids = compact.pop("token_ids").long()
+    state = {name: tensor.float() for name, tensor in compact.items()}
+    text = config["text_cfg"]
+    table = torch.zeros(text["vocab_size"], text["width"])
+    table[ids] = state["token_embedding.weight"]
+    positions = torch.zeros(text["context_length"], text["width"])
+    positions[: len(state["positional_embedding"])] = state["positional_embedding"]
+    state |= {"token_embedding.weight": table, "positional_embedding": positions}
+    return state, frozenset(ids.tolist()) | {0}
+
+
+def build_tiny() -> Any:
+    """The tiny CLIP's architecture by open_clip's own classes, with random weights."""
+    open_clip.add_model_config(TINY_CONFIG)
+    # It warns that the weights are random; they are filled in below, from a file that holds only the rows in use.
+    logging.disable(logging.WARNING)
+    try:
+        return open_clip.create_model("tiny_clip", load_weights=False)
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def load(name: str, device: torch.device | str = "cpu") -> Clip:
+    """A registered backbone with its weights, frozen, in eval mode and float32.
+
+    Raises:
+        BackboneError: the weights cannot be had; the line says where to put them.
+    """
+    entry = registry.BACKBONES[name]
+    known = None
+    if entry.architecture == "tiny_clip":
+        model = build_tiny()
+        state, known = _tiny_state(ROOT / entry.pretrained, json.loads(TINY_CONFIG.read_text()))
+        missing, unexpected = model.load_state_dict(state, strict=False)
+        if unexpected or set(missing) - {"attn_mask"}:
+            raise BackboneError(f"{entry.pretrained}: does not fit {TINY_CONFIG.name}: {missing or unexpected}")
+    else:
+        try:
+            model = open_clip.create_model(entry.architecture, pretrained=entry.pretrained, precision="fp32")
+        except (OSError, RuntimeError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise BackboneError(
+                f"weights {entry.pretrained!r} of {entry.architecture} cannot be fetched ({reason}); connect once to "
+                "the internet, or set HF_HOME to a folder that holds them"
+            ) from error
+    model = model.to(device).eval().requires_grad_(False)
+    mean = getattr(model.visual, "image_mean", None) or open_clip.OPENAI_DATASET_MEAN
+    std = getattr(model.visual, "image_std", None) or open_clip.OPENAI_DATASET_STD
+    return Clip(
+        name=name,
+        model=model,
+        tokenizer=open_clip.get_tokenizer(entry.architecture),
+        pixels=entry.image_pixels,
+        mean=torch.tensor(mean, device=device).view(1, 3, 1, 1),
+        std=torch.tensor(std, device=device).view(1, 3, 1, 1),
+        weights_sha256=_sha256_of_state(model),
+        device=torch.device(device),
+        known_tokens=known,
+    )

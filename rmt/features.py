@@ -1,0 +1,118 @@
+"""Frozen features of one (backbone, dataset): computed once, read by every method that needs no images.
+
+One safetensors file: `text` [C, d] L2-normalised class text features; `test` [N, d] and `test_labels`; `images` [U, d],
+the test-transformed view of every sampled training and validation image; `views` [T, V, d], augmented views of every
+sampled training image. Image features are float32 and not normalised. Paths and the rest are JSON in the metadata.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from rmt.data import BadData, Sample, TrainingImages, test_pixels
+from rmt.records import atomic
+
+VIEW_CROP_SCALE = (0.5, 1.0)
+"""Area of the random crops of the cached views (Tip-Adapter main.py)."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of one (backbone, dataset), with the rows of every sampled image."""
+
+    text: Tensor
+    test: Tensor
+    test_labels: Tensor
+    images: Tensor
+    views: Tensor
+    rows: Mapping[str, int]
+    view_rows: Mapping[str, int]
+    metadata: Mapping[str, Any]
+
+    def of(self, items: Sequence[tuple[str, int]]) -> Tensor:
+        """Features [N, d] of sampled images, test-transformed, in the order of the items."""
+        return self.images[[self.rows[path] for path, _ in items]]
+
+    def views_of(self, items: Sequence[tuple[str, int]]) -> Tensor:
+        """Features [N, V, d] of the augmented views of sampled training images, in the order of the items."""
+        return self.views[[self.view_rows[path] for path, _ in items]]
+
+
+def encode(
+    clip: Any,
+    samples: Sequence[Sample],
+    folder: Path,
+    test: np.ndarray,
+    test_labels: Sequence[int],
+    text: Tensor,
+    views: int,
+    metadata: Mapping[str, Any],
+) -> Features:
+    """Compute the features that the samples need.
+
+    Args:
+        clip: `rmt.backbones.Clip`, frozen or with folded masks.
+        samples: few-shot samples of one dataset.
+        folder: folder that image paths are relative to.
+        test: evaluation images, uint8 [N, P, P, 3].
+        test_labels: class indices of the evaluation images.
+        text: class text features [C, d].
+        views: augmented views per training image; they depend on dataset, path and view only.
+        metadata: anything JSON, kept with the features.
+    """
+    train = list(dict.fromkeys(item for sample in samples for item in sample.train))
+    every = list(dict.fromkeys(train + [item for sample in samples for item in sample.val]))
+    paths = [path for path, _ in every]
+    images = clip.encode_images(test_pixels(folder, paths, clip.pixels)) if paths else text.new_empty(0, text.shape[1])
+    cached = text.new_empty(0, views, text.shape[1])
+    if train:
+        crops = TrainingImages(
+            folder, train, clip.pixels, VIEW_CROP_SCALE, samples[0].mirror, f"views {samples[0].dataset}"
+        )
+        pixels = np.stack(
+            [crops[view, index][0].permute(1, 2, 0).numpy() for index in range(len(train)) for view in range(views)]
+        )
+        cached = clip.encode_images(pixels).view(len(train), views, -1)
+    return Features(
+        text=text,
+        test=clip.encode_images(test),
+        test_labels=torch.tensor(test_labels),
+        images=images,
+        views=cached,
+        rows={path: row for row, path in enumerate(paths)},
+        view_rows={path: row for row, (path, _) in enumerate(train)},
+        metadata=dict(metadata),
+    )
+
+
+def save(features: Features, path: Path) -> None:
+    """Write the features, whole or not at all."""
+    tensors = {
+        name: getattr(features, name).contiguous() for name in ("text", "test", "test_labels", "images", "views")
+    }
+    index = {"rows": features.rows, "view_rows": features.view_rows, **features.metadata}
+    with atomic(path) as temporary:
+        save_file(tensors, temporary, {name: json.dumps(value) for name, value in index.items()})
+
+
+def load(path: Path) -> Features:
+    """Read features.
+
+    Raises:
+        BadData: the file is missing or damaged.
+    """
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            index = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
+        return Features(rows=index.pop("rows"), view_rows=index.pop("view_rows"), metadata=index, **tensors)
+    except (OSError, safetensors.SafetensorError, KeyError, TypeError) as error:
+        raise BadData(f"{path}: not a feature file ({error}); make it with `python -m rmt encode`") from error

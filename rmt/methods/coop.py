@@ -1,0 +1,162 @@
+"""CoOp (Zhou et al., IJCV 2022): learnt context vectors in front of, around, or behind every class name.
+
+Prompt = start, context v_1..v_M, class name, suffix, end; the text tower turns the C prompts into class features, and
+only the context is trained, by cross-entropy at CLIP's temperature. As KaiyangZhou/CoOp trainers/coop.py and Dassl: SGD
+with momentum and weight decay, cosine per epoch after one epoch of warm-up, random crops and mirrored images, last
+epoch. Departures: float32 (their default on a GPU is float16, context and optimiser included); the text tower reads up
+to the last end token only, which causal attention makes exact; `initial_context: prompt` starts from the words of the
+dataset's own prompt and keeps its suffix (theirs offers "a photo of a" only).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from rmt import train
+from rmt.data import EpochBatches, TrainingImages
+from rmt.errors import UserError
+from rmt.methods import Task, Tuned
+
+PLACEHOLDER = "X"
+
+
+def assemble(embedded: Tensor, context: Tensor, name_lengths: Sequence[int], position: str) -> Tensor:
+    """Prompt embeddings [C, L, w] with the context put in its place.
+
+    Args:
+        embedded: embeddings of `start, M placeholders, name, suffix, end, padding` [C, L, w].
+        context: shared [M, w] or class-specific [C, M, w].
+        name_lengths: tokens of every class name.
+        position: where the class name stands: "end", "middle" or "front" of the context.
+    """
+    classes, _, width = embedded.shape
+    context = context.expand(classes, -1, width) if context.dim() == 2 else context
+    count = context.shape[1]
+    start, rest = embedded[:, :1], embedded[:, 1 + count :]
+    if position == "end":
+        return torch.cat([start, context, rest], dim=1)
+    before = {"middle": count // 2, "front": 0}[position]
+    rows = []
+    for row, length in enumerate(name_lengths):
+        parts = [start[row], context[row, :before], rest[row, :length], context[row, before:], rest[row, length:]]
+        rows.append(torch.cat(parts))
+    return torch.stack(rows)
+
+
+def encode_prompts(model: Any, embedded: Tensor, ends: Tensor) -> Tensor:
+    """Text features [C, d], not normalised, of prompt embeddings [C, L, w] whose end tokens stand at `ends` [C].
+
+    Attention is causal, so tokens behind an end token change nothing and are left out.
+    """
+    length = int(ends.max()) + 1
+    hidden = embedded[:, :length] + model.positional_embedding[:length]
+    hidden = model.transformer(hidden, attn_mask=model.attn_mask[:length, :length])
+    hidden = model.ln_final(hidden)[torch.arange(len(ends)), ends]
+    return hidden @ model.text_projection
+
+
+def _prompts(task: Task) -> tuple[Tensor, list[int], Tensor]:
+    """(token ids [C, L] with placeholders, tokens of every name, initial context)."""
+    settings, clip = task.hyperparameters, task.clip
+    names = [name.replace("_", " ") for name in task.classes]
+    lengths = [len(clip.tokenizer.encode(name)) for name in names]
+    prefix, _, suffix = task.template.partition("{}")
+    if settings["initial_context"] == "prompt":
+        count = len(clip.tokenizer.encode(prefix))
+        start = clip.tokens([task.template.format(name) for name in names])
+        with torch.no_grad():
+            context = clip.model.token_embedding(start[0, 1 : 1 + count]).float()
+    else:
+        count, suffix = settings["context_vectors"], "."
+        width = clip.model.token_embedding.weight.shape[1]
+        context = 0.02 * torch.randn(count, width, generator=task.generator("coop context"))
+    room = clip.model.positional_embedding.shape[0]
+    if max(lengths) + count + 3 > room:
+        raise UserError(
+            f"coop: {count} context vectors and the longest class name do not fit the {room} positions of "
+            f"{clip.name}'s text tower; set context_vectors lower or initial_context to 'prompt'"
+        )
+    if settings["class_specific"]:
+        context = context.repeat(len(names), 1, 1)
+    tokens = clip.tokenizer([" ".join([PLACEHOLDER] * count + [name]) + suffix for name in names])
+    return tokens.to(clip.device), lengths, context.to(clip.device)
+
+
+class PromptTuner:
+    """Context vectors before a frozen CLIP, and the step that trains them."""
+
+    def __init__(
+        self, model: Any, tokens: Tensor, name_lengths: Sequence[int], context: Tensor, position: str, **sgd: float
+    ) -> None:
+        """Prepare the prompts; `tokens` [C, L] hold M placeholders after the start token, `sgd` goes to torch's SGD."""
+        self.model, self.name_lengths, self.position = model, name_lengths, position
+        with torch.no_grad():
+            self.embedded = model.token_embedding(tokens).float()
+        self.ends = tokens.argmax(1)
+        self.context = context.clone().requires_grad_()
+        self.optimiser = torch.optim.SGD([self.context], **sgd)  # type: ignore[arg-type]
+        self.logit_scale = float(model.logit_scale.exp())
+        self.steps = 0
+
+    def text_features(self) -> Tensor:
+        """Class text features [C, d] of the present context, not normalised."""
+        prompts = assemble(self.embedded, self.context, self.name_lengths, self.position)
+        return encode_prompts(self.model, prompts, self.ends)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Logits [N, C] of image features [N, d]."""
+        text = functional.normalize(self.text_features(), dim=-1)
+        return self.logit_scale * functional.normalize(features, dim=-1) @ text.T
+
+    def step(self, features: Tensor, labels: Tensor) -> float:
+        """One update of the context by the cross-entropy of image features [B, d]; returns the loss before it."""
+        loss = functional.cross_entropy(self.logits(features), labels)
+        value = train.finite(loss, self.steps + 1)
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.optimiser.step()
+        self.steps += 1
+        return value
+
+
+def tune(task: Task) -> Tuned:
+    """Train the context for all epochs; the last step is kept."""
+    settings, clip = task.hyperparameters, task.clip
+    tokens, lengths, context = _prompts(task)
+    tuner = PromptTuner(
+        clip.model,
+        tokens,
+        lengths,
+        context,
+        settings["class_position"],
+        lr=settings["learning_rate"],
+        momentum=settings["momentum"],
+        weight_decay=settings["weight_decay"],
+    )
+    assert task.images is not None
+    crops = TrainingImages(
+        task.images, task.shots.train, clip.pixels, settings["crop_scale"], task.shots.mirror, task.stream
+    )
+    epochs = settings["epochs"]
+    order = EpochBatches(len(crops), settings["batch_size"], epochs, task.seed("image batches"))
+    curve = []
+    for epoch, pixels, labels in train.batches(crops, order, task.workers):
+        rate = train.warmup_cosine(epoch, epochs, settings["learning_rate"], settings["warmup_learning_rate"])
+        train.set_rate(tuner.optimiser, rate)
+        with torch.no_grad():
+            features = clip.model.encode_image(clip.normalise(pixels))
+        loss = tuner.step(features, labels.to(clip.device))
+        curve.append({"step": tuner.steps, "loss": loss, "learning_rate": rate})
+    with torch.no_grad():
+        text = functional.normalize(tuner.text_features(), dim=-1).cpu()
+    return Tuned(
+        logits=lambda images: task.logit_scale * functional.normalize(images.features, dim=-1) @ text.T,
+        adapter={"context": tuner.context.detach().cpu()},
+        curve=curve,
+        steps=tuner.steps,
+        trainable_parameters=tuner.context.numel(),
+        images_seen=tuner.steps * min(settings["batch_size"], len(crops)),
+    )

@@ -1,0 +1,254 @@
+"""Regularized Mask Tuning (Zheng et al., ICCV 2023, arXiv 2307.15049): R-AMT, and AMT without gradient dropout.
+
+Per step, on one batch of augmented images and fixed class text features:
+
+    a = d/ds [ CE(student, labels) + w sum_t ||s_t||_2 ]       s: scores, t: score tensors
+    b = d/ds   CE(student, softmax(frozen model's logits))
+    s <- Adam(s, drop_gradient(a, b))                           cosine learning rate per epoch, no weight decay
+
+As the released code (wuw2019/R-AMT, trainers/masktuning.py), minus its defects: the teacher runs without gradients and
+not at all when the level is 0; nothing is selected on test; scores, optimiser and step can be saved and resumed; masks
+are folded into the weights before evaluation. Departure: `minimum_travel` adds epochs until the scores can cross the
+threshold, which the released schedule does not allow at few shots; `r_amt_released` sets it to 0.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rmt import masks, train
+from rmt.data import EpochBatches, TrainingImages
+from rmt.gradient_dropout import drop_gradient
+from rmt.methods import Task, Tuned
+from rmt.methods.zero_shot import classify
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step saw before its update: cross-entropies in nats, mask loss, gradients by score tensor."""
+
+    cross_entropy: float
+    teacher_cross_entropy: float | None
+    mask_loss: float
+    task_gradient: Mapping[str, Tensor]
+    teacher_gradient: Mapping[str, Tensor] | None
+    applied_gradient: Mapping[str, Tensor]
+
+
+class MaskTuner:
+    """Scores on a frozen image tower, and the step that trains them.
+
+    The tower is never changed: effective weights enter its forward pass by `torch.func.functional_call`.
+    """
+
+    def __init__(
+        self,
+        tower: nn.Module,
+        text: Tensor,
+        logit_scale: float,
+        generator: torch.Generator,
+        *,
+        targets: str = "attention",
+        initial_score: float = 0.01,
+        threshold: float = 0.005,
+        mask_loss_weight: float = 1e-4,
+        learning_rate: float = 8e-5,
+        level: float = 1.0,
+    ) -> None:
+        """Prepare scores and Adam.
+
+        Args:
+            tower: image tower; must be frozen and in eval mode, so that student and teacher see the same norms.
+            text: L2-normalised class text features [C, d].
+            logit_scale: factor on cosines.
+            generator: draws of the gate, on the CPU.
+            targets: which weights carry masks, see `rmt.masks.maskable`.
+            initial_score: value of every score at the start.
+            threshold: a weight counts while its score exceeds this.
+            mask_loss_weight: factor on the sum of the L2 norms of the score tensors.
+            learning_rate: of Adam; `set_rate` changes it.
+            level: gradient dropout level; 0 needs no teacher and runs none.
+        """
+        self.tower, self.text, self.logit_scale, self.generator = tower, text, logit_scale, generator
+        self.threshold, self.mask_loss_weight, self.level = threshold, mask_loss_weight, level
+        self.weights = masks.maskable(tower, targets)
+        self.scores = masks.initial_scores(self.weights, initial_score)
+        self.optimiser = torch.optim.Adam(list(self.scores.values()), lr=learning_rate)
+        self.steps = 0
+
+    def masks(self) -> dict[str, Tensor]:
+        """Boolean masks of the present scores."""
+        return masks.bits(self.scores, self.threshold)
+
+    def effective_weights(self) -> dict[str, Tensor]:
+        """The frozen weights where their masks are on, zero elsewhere."""
+        found = self.masks()
+        return {name: weight * found[name] for name, weight in self.weights.items()}
+
+    def logits(self, images: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Logits [B, C] of normalised images [B, 3, P, P] under the present masks, or under given weights."""
+        if weights is None:
+            weights = self.effective_weights()
+        features = torch.func.functional_call(self.tower, dict(weights), (images,))
+        return classify(features, self.text, self.logit_scale)
+
+    def step(self, images: Tensor, labels: Tensor, draws: Mapping[str, Tensor] | None = None) -> StepReport:
+        """One update of the scores.
+
+        Args:
+            images: normalised images [B, 3, P, P].
+            labels: class indices [B].
+            draws: uniform draws of the gate by score tensor; by default from the generator.
+
+        Raises:
+            TrainingFailed: the loss is not finite.
+        """
+        # Effective weights are the leaves: dL/dscore = dL/dW_effective * W by the straight-through estimator, so the
+        # threshold itself needs no custom gradient.
+        effective = {name: weight.requires_grad_() for name, weight in self.effective_weights().items()}
+        leaves = list(effective.values())
+        logits = self.logits(images, effective)
+        loss = functional.cross_entropy(logits, labels)
+        norms = {name: score.norm() for name, score in self.scores.items()}
+        mask_loss = self.mask_loss_weight * float(sum(norms.values()))
+        value = train.finite(loss, self.steps + 1)
+
+        teacher_loss, teacher_gradient = None, None
+        if self.level > 0:
+            with torch.no_grad():
+                teacher = functional.softmax(self.logits(images, self.weights), dim=1)
+            teacher_loss = functional.cross_entropy(logits, teacher)
+            grads = torch.autograd.grad(teacher_loss, leaves, retain_graph=True)
+            teacher_gradient = self._score_gradients(grads)
+        task_gradient = self._score_gradients(torch.autograd.grad(loss, leaves))
+        for name, score in self.scores.items():
+            if self.mask_loss_weight > 0:
+                task_gradient[name] = task_gradient[name] + self.mask_loss_weight * score / norms[name]
+
+        applied = task_gradient
+        if teacher_gradient is not None:
+            draws = draws or self._draws()
+            applied = {
+                name: drop_gradient(gradient, teacher_gradient[name], draws[name], self.level)
+                for name, gradient in task_gradient.items()
+            }
+        for name, score in self.scores.items():
+            score.grad = applied[name]
+        self.optimiser.step()
+        self.steps += 1
+        return StepReport(
+            cross_entropy=value,
+            teacher_cross_entropy=None if teacher_loss is None else float(teacher_loss.detach()),
+            mask_loss=mask_loss,
+            task_gradient=task_gradient,
+            teacher_gradient=teacher_gradient,
+            applied_gradient=applied,
+        )
+
+    def _score_gradients(self, gradients: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        return {
+            name: gradient * weight for (name, weight), gradient in zip(self.weights.items(), gradients, strict=True)
+        }
+
+    def _draws(self) -> dict[str, Tensor]:
+        return {
+            name: torch.rand(score.shape, generator=self.generator).to(score.device)
+            for name, score in self.scores.items()
+        }
+
+    def state(self) -> dict[str, Tensor]:
+        """All that a resumed run needs, as tensors: scores, Adam's moments, the step, the gate's generator."""
+        state = {"step": torch.tensor(self.steps), "generator": self.generator.get_state()}
+        for name, score in self.scores.items():
+            state[f"score.{name}"] = score.clone()
+            for key, value in self.optimiser.state.get(score, {}).items():
+                state[f"adam.{key}.{name}"] = value.clone()
+        return state
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Continue where `state` was taken: the following steps give the same scores as without the break."""
+        self.steps = int(state["step"])
+        self.generator.set_state(state["generator"])
+        for name, score in self.scores.items():
+            score.copy_(state[f"score.{name}"])
+            moments = {
+                key: state[f"adam.{key}.{name}"].clone()
+                for key in ("step", "exp_avg", "exp_avg_sq")
+                if f"adam.{key}.{name}" in state
+            }
+            if moments:
+                self.optimiser.state[score] = moments
+
+
+def planned_epochs(settings: Mapping[str, Any], steps_per_epoch: int) -> int:
+    """Epochs of a run: those of the settings, or as many as `minimum_travel` asks for.
+
+    With a cosine per epoch the rates of E epochs sum to rate x steps per epoch x (E + 1) / 2, and Adam moves a score by
+    at most about one rate per step; below the distance from initial score to threshold no mask can flip.
+    """
+    per_epoch = settings["learning_rate"] * steps_per_epoch
+    # The tolerance keeps a ratio that is whole up to rounding from asking for one epoch more.
+    needed = math.ceil(2 * settings["minimum_travel"] / per_epoch - 1 - 1e-9)
+    return max(settings["epochs"], needed)
+
+
+def _curve(tuner: MaskTuner, report: StepReport, rate: float) -> dict[str, float]:
+    row: dict[str, float] = {"step": tuner.steps, "loss": report.cross_entropy, "learning_rate": rate}
+    if report.teacher_cross_entropy is not None:
+        row["teacher_cross_entropy"] = report.teacher_cross_entropy
+    row["masks_flipped"] = masks.count(tuner.masks())[1]
+    return row
+
+
+def _steps(task: Task, tuner: MaskTuner) -> Iterator[dict[str, float]]:
+    settings, clip = task.hyperparameters, task.clip
+    seed = task.seed("image batches")
+    order = EpochBatches(len(task.shots.train), settings["batch_size"], 1, seed)
+    epochs = planned_epochs(settings, order.steps_per_epoch)
+    order = EpochBatches(len(task.shots.train), settings["batch_size"], epochs, seed)
+    assert task.images is not None
+    crops = TrainingImages(
+        task.images, task.shots.train, clip.pixels, settings["crop_scale"], task.shots.mirror, task.stream
+    )
+    for epoch, pixels, labels in train.batches(crops, order, task.workers):
+        rate = settings["learning_rate"] * train.cosine(epoch, epochs)
+        train.set_rate(tuner.optimiser, rate)
+        report = tuner.step(clip.normalise(pixels), labels.to(clip.device))
+        yield _curve(tuner, report, rate)
+
+
+def tune(task: Task) -> Tuned:
+    """Tune the masks for the planned epochs, then fold them into a copy of the tower; the last step is kept."""
+    settings, clip = task.hyperparameters, task.clip
+    text = clip.text_features(task.classes, task.template).to(clip.device)
+    tuner = MaskTuner(
+        clip.visual,
+        text,
+        task.logit_scale,
+        task.generator("gradient dropout"),
+        **{
+            name: settings[name]
+            for name in ("targets", "initial_score", "threshold", "mask_loss_weight", "learning_rate", "level")
+        },
+    )
+    curve = list(_steps(task, tuner))
+    found = tuner.masks()
+    folded = deepcopy(clip)
+    masks.fold(folded.visual, found)
+    total, flipped = masks.count(found)
+    batch = min(settings["batch_size"], len(task.shots.train))
+    return Tuned(
+        logits=lambda images: classify(folded.encode_images(images.pixels), text.cpu(), task.logit_scale),
+        adapter=masks.pack(found),
+        curve=curve,
+        steps=tuner.steps,
+        trainable_parameters=total,
+        images_seen=tuner.steps * batch,
+        masks=(total, flipped),
+    )

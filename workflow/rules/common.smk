@@ -1,0 +1,105 @@
+# The checked config, the explicit list of runs, and what each wildcard may be.
+import json
+import re
+
+from data_prep import catalog
+from rmt import registry
+from rmt.plan import ConfigError, check
+from rmt.records import FILES
+
+try:
+    PLAN = check(config)
+except ConfigError as error:
+    raise WorkflowError(f"config: {error}") from None
+
+BENCHMARK = PLAN.benchmark
+DATA = PLAN.config["data_folder"]
+RESULTS = PLAN.config["results_folder"]
+REPORT = f"{PLAN.config['reports_folder']}/{BENCHMARK}"
+THREADS = PLAN.config["threads"]
+SHOTS, SEEDS = PLAN.config["shots"], PLAN.config["seeds"]
+PLAN_JSON = json.dumps(dict(PLAN.config), sort_keys=True)
+
+SAMPLE = f"{RESULTS}/{BENCHMARK}/samples/{{dataset}}/{{shots}}shot-seed{{seed}}.json"
+FEATURES = f"{RESULTS}/{BENCHMARK}/features/{{backbone}}/{{dataset}}.safetensors"
+RUN = f"{RESULTS}/{BENCHMARK}/runs/{{protocol}}/{{backbone}}/{{dataset}}/{{method}}/{{shots}}shot/seed{{seed}}"
+LOGS = f"{RESULTS}/{BENCHMARK}/logs"
+
+
+def alternatives(names):
+    """A wildcard constraint that matches these names only."""
+    return "|".join(re.escape(str(name)) for name in names)
+
+
+wildcard_constraints:
+    protocol=alternatives(PLAN.config["protocols"]),
+    backbone=alternatives(PLAN.config["backbones"]),
+    dataset=alternatives(PLAN.config["datasets"]),
+    method=alternatives(PLAN.methods),
+    shots=r"\d+",
+    seed=r"\d+",
+
+
+def labels(needs, few_shot=True):
+    """Labels of the methods that need "features" or "images"."""
+    found = PLAN.methods.values()
+    return [one.label for one in found if one.needs == needs and one.entry.few_shot == few_shot]
+
+
+def sample_files(**axes):
+    """Sample files of all shots and seeds, or of those given."""
+    axes = {"dataset": PLAN.config["datasets"], "shots": SHOTS, "seed": SEEDS} | axes
+    return expand(SAMPLE, **axes)
+
+
+def record_files():
+    """The record of every planned run."""
+    return [str(one.folder(Path(RESULTS)) / "record.json") for one in PLAN.identities()]
+
+
+def pack_file(wildcards):
+    """The packed evaluation images that a backbone reads."""
+    transform = registry.BACKBONES[wildcards.backbone].transform
+    return f"{DATA}/{wildcards.dataset}/pack/{transform}.npy"
+
+
+def image_folder(wildcards):
+    """Folder that the paths of a dataset's split are relative to."""
+    return f"{DATA}/{wildcards.dataset}/{catalog.DATASETS[wildcards.dataset].image_folder}"
+
+
+def overrides(wildcards):
+    """JSON of a method's differences from the registry, for the command line."""
+    return json.dumps(dict(PLAN.methods[wildcards.method].overrides), sort_keys=True)
+
+
+def effective(wildcards):
+    """Effective hyperparameters; not on the command line, but a change of any of them, or of a default, re-runs."""
+    shots = [int(wildcards.shots)] if "shots" in wildcards.keys() else SHOTS
+    method = PLAN.methods[wildcards.method]
+    return json.dumps({one: method.hyperparameters(wildcards.dataset, one) for one in shots}, sort_keys=True)
+
+
+def use(wildcards):
+    """Registered method behind a label."""
+    return PLAN.methods[wildcards.method].use
+
+
+def grouped_axes(grouping):
+    """The axes whose values one job fits, in order: none for "run"."""
+    return {"run": {}, "seeds": {"seed": SEEDS}, "dataset": {"shots": SHOTS, "seed": SEEDS}}[grouping]
+
+
+def run_outputs(grouping):
+    """The four files of every run of one job; what the job does not fix stays a wildcard."""
+    return expand(f"{RUN}/{{file}}", file=FILES, allow_missing=True, **grouped_axes(grouping))
+
+
+def tower_records(wildcards, grouping):
+    """Records of the runs below a stack's, nothing for a method that stands on the frozen tower."""
+    tower = PLAN.methods[wildcards.method].tower
+    if tower is None:
+        return []
+    fixed = dict(wildcards) | {"method": tower}
+    axes = {name: values for name, values in grouped_axes(grouping).items() if name not in fixed}
+    return expand(f"{RUN}/record.json", **(fixed | axes))

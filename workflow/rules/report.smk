@@ -1,0 +1,87 @@
+# Runs to tables, tests, figures, the page, and MLflow as a viewer.
+localrules:
+    track,
+    collect,
+    compare,
+    figures,
+    render,
+
+
+rule track:
+    message:
+        "track: import the runs into MLflow"
+    input:
+        record_files(),
+    output:
+        f"{RESULTS}/{BENCHMARK}/tracked.json",
+    log:
+        f"{LOGS}/track.log",
+    params:
+        plan=PLAN_JSON,
+    shell:
+        "python -m rmt track --plan {params.plan:q} --output {output} 2> {log}"
+
+
+rule collect:
+    message:
+        "collect: records to one table"
+    input:
+        record_files(),
+    output:
+        f"{RESULTS}/{BENCHMARK}/records.csv",
+    log:
+        f"{LOGS}/collect.log",
+    params:
+        plan=PLAN_JSON,
+    shell:
+        "python -m reports collect --plan {params.plan:q} --output {output} 2> {log}"
+
+
+rule compare:
+    message:
+        "compare: paired tests against the control"
+    input:
+        f"{RESULTS}/{BENCHMARK}/records.csv",
+    output:
+        f"{RESULTS}/{BENCHMARK}/comparisons.csv",
+    log:
+        f"{LOGS}/compare.log",
+    params:
+        plan=PLAN_JSON,
+    shell:
+        "python -m reports compare --plan {params.plan:q} --records {input} --output {output} 2> {log}"
+
+
+rule figures:
+    message:
+        "figures: draw curves and gains"
+    input:
+        records=f"{RESULTS}/{BENCHMARK}/records.csv",
+        comparisons=f"{RESULTS}/{BENCHMARK}/comparisons.csv",
+    output:
+        directory(f"{REPORT}/figures"),
+    log:
+        f"{LOGS}/figures.log",
+    params:
+        plan=PLAN_JSON,
+    shell:
+        "python -m reports figures --plan {params.plan:q} --records {input.records}"
+        " --comparisons {input.comparisons} --output {output} 2> {log}"
+
+
+rule render:
+    message:
+        "render: {output}"
+    input:
+        records=f"{RESULTS}/{BENCHMARK}/records.csv",
+        comparisons=f"{RESULTS}/{BENCHMARK}/comparisons.csv",
+        figures=f"{REPORT}/figures",
+    output:
+        f"{REPORT}/index.md",
+    log:
+        f"{LOGS}/render.log",
+    params:
+        plan=PLAN_JSON,
+    shell:
+        "python -m reports render --plan {params.plan:q} --records {input.records}"
+        " --comparisons {input.comparisons} --figures {input.figures} --output {output} 2> {log}"
