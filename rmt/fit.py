@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache, cached_property
@@ -96,19 +97,20 @@ def _needed_pack(job: Job) -> Pack:
     return job.pack
 
 
-def _tuned_clip(job: Job, identity: records.Identity) -> Any:
-    """The backbone with the masks of the finished run below a stack folded in."""
-    from copy import deepcopy
-
-    assert job.method.tower is not None
+def _tower_run(job: Job, identity: records.Identity) -> Path:
+    """Folder of the finished run below a stack."""
     below = records.Identity(**(identity.as_dict() | {"method": job.method.tower})).folder(job.results)
-    path = below / "adapter.safetensors"
     if not (below / "record.json").exists():
         raise BadData(
             f"{below}: no finished run of {job.method.tower}, which {identity.method} stands on; fit it first"
         )
+    return below
+
+
+def _tuned_clip(job: Job, identity: records.Identity) -> Any:
+    """The backbone with the masks of the finished run below a stack folded in."""
     clip = deepcopy(job.frozen_clip())
-    masks.fold(clip.visual, masks.unpack(load_file(path)))
+    masks.fold(clip.visual, masks.unpack(load_file(_tower_run(job, identity) / "adapter.safetensors")))
     return clip
 
 
@@ -309,8 +311,8 @@ def _key(job: Job, sample: Sample | None) -> str:
     if job.method.needs == "features" and job.features_file:
         parts.append(hashlib.sha256(job.features_file.read_bytes()).hexdigest())
     if job.method.tower:
-        below = records.Identity(**(identity.as_dict() | {"method": job.method.tower})).folder(job.results)
-        parts.append(hashlib.sha256((below / "adapter.safetensors").read_bytes()).hexdigest())
+        adapter = _tower_run(job, identity) / "adapter.safetensors"
+        parts.append(hashlib.sha256(adapter.read_bytes()).hexdigest())
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 

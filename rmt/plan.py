@@ -106,7 +106,7 @@ def schema() -> dict[str, Any]:
     return yaml.safe_load(SCHEMA.read_text())
 
 
-def _explain(error: jsonschema.ValidationError) -> str:
+def _explain(error: Any) -> str:
     key = ".".join(map(str, error.absolute_path))
     if error.validator == "additionalProperties":
         known = list(error.schema["properties"])
@@ -116,7 +116,7 @@ def _explain(error: jsonschema.ValidationError) -> str:
         missing = [name for name in error.validator_value if name not in error.instance]
         return f"key {missing[0]!r} is missing"
     if error.validator == "enum":
-        return f"key {key!r}: {error.instance!r} is not valid{did_you_mean(error.instance, error.validator_value)}"
+        return f"key {key!r}: {error.instance!r} is not valid; valid: {', '.join(map(str, error.validator_value))}"
     if error.validator == "type":
         expected = error.validator_value
         expected = " or ".join(expected) if isinstance(expected, list) else expected

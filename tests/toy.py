@@ -1,0 +1,79 @@
+"""A toy dataset from scikit-learn's digits, written as `data_prep` writes: images, sample files, a pack, features."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from data_prep import splits
+from data_prep.pack import pack as write_pack
+from rmt.__main__ import main
+from rmt.records import write_json
+
+CLASSES = ("zero", "one", "two", "three")
+TEMPLATE = "a photo of the digit {}."
+
+
+def make(folder: Path, shots: tuple[int, ...] = (1, 2), seeds: tuple[int, ...] = (1, 2)) -> Path:
+    """Four digit classes: 8 train, 4 val, 10 test images each."""
+    digits = load_digits()
+    split: dict[str, list[splits.Item]] = {part: [] for part in splits.PARTS}
+    for label, name in enumerate(CLASSES):
+        for number, index in enumerate(np.flatnonzero(digits.target == label)[:22]):
+            part = "train" if number < 8 else "val" if number < 12 else "test"
+            path = f"{name}/{number:02d}.png"
+            (folder / "images" / name).mkdir(parents=True, exist_ok=True)
+            grey = Image.fromarray((digits.images[index] * 15.9).astype(np.uint8))
+            grey.resize((32, 32), Image.Resampling.BICUBIC).convert("RGB").save(folder / "images" / path)
+            split[part].append((path, label, name))
+    write_json(folder / "split.json", split)
+    for one in shots:
+        for seed in seeds:
+            write_json(
+                sample_file(folder, one, seed),
+                {
+                    "dataset": "digits",
+                    "shots": one,
+                    "seed": seed,
+                    "classes": CLASSES,
+                    "template": TEMPLATE,
+                    "mirror": False,
+                    "split_sha256": splits.sha256_of(folder / "split.json"),
+                    **splits.few_shot(split, one, seed),
+                },
+            )
+    write_pack("digits", folder / "split.json", folder / "images", 32, folder / "test.npy")
+    return folder
+
+
+def sample_file(folder: Path, shots: int, seed: int) -> Path:
+    return folder / "samples" / f"{shots}shot-seed{seed}.json"
+
+
+def samples(folder: Path) -> list[str]:
+    return [str(path) for path in sorted((folder / "samples").iterdir())]
+
+
+def encode(folder: Path) -> int:
+    arguments = ["encode", "--backbone", "tiny_clip", "--pack", f"{folder}/test.npy", "--images", f"{folder}/images"]
+    return main(
+        [*arguments, "--samples", *samples(folder), "--views", "3", "--output", f"{folder}/features.safetensors"]
+    )
+
+
+def fit(
+    folder: Path, method: str, results: str = "results", chosen: list[str] | None = None, **overrides: object
+) -> int:
+    """`python -m rmt fit` of a method on the toy's samples; returns the exit status."""
+    arguments = ["fit", "--benchmark", "toy", "--backbone", "tiny_clip", "--method", method, "--device", "cpu"]
+    arguments += ["--overrides", json.dumps(overrides), "--results", str(folder / results), "--views", "3"]
+    arguments += ["--pack", f"{folder}/test.npy", "--images", f"{folder}/images"]
+    arguments += ["--features", f"{folder}/features.safetensors"]
+    chosen = samples(folder) if chosen is None else chosen
+    return main([*arguments, "--samples", *chosen] if method != "zero_shot" else arguments)
+
+
+def run_folder(folder: Path, method: str, shots: int, seed: int, results: str = "results") -> Path:
+    return folder / results / "toy/runs/few_shot/tiny_clip/digits" / method / f"{shots}shot" / f"seed{seed}"
