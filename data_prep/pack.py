@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 
 from data_prep import catalog, splits
-from rmt.data import test_pixels
+from rmt.images import test_pixels
 from rmt.records import atomic, write_json
 
 
 def pack(name: str, split_file: Path, images: Path, pixels: int, output: Path) -> None:
     """Write `output` (.npy) and its index (.json: dataset, classes, template, paths, labels, split's hash).
 
-    The pixels are bit-identical to decoding every image anew with `rmt.data.test_transform`.
+    The pixels are bit-identical to decoding every image anew with `rmt.images.test_transform`.
 
     Raises:
         BadData: naming an image that is missing or corrupt.

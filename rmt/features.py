@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rmt.data import BadData, Sample, TrainingImages, test_pixels
+from rmt.data import BadData, Sample
 from rmt.records import atomic
 
 VIEW_CROP_SCALE = (0.5, 1.0)
@@ -68,6 +68,8 @@ def encode(
         views: augmented views per training image; they depend on dataset, path and view only.
         metadata: anything JSON, kept with the features.
     """
+    from rmt.images import TrainingImages, test_pixels  # here, because reading features needs no torchvision
+
     train = list(dict.fromkeys(item for sample in samples for item in sample.train))
     every = list(dict.fromkeys(train + [item for sample in samples for item in sample.val]))
     paths = [path for path, _ in every]

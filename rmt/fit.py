@@ -27,7 +27,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as safetensors_bytes
 
 from rmt import evaluate, features, masks, records, registry
-from rmt.data import BadData, Pack, Sample, read_pack, read_sample, test_pixels
+from rmt.data import BadData, Pack, Sample, read_pack, read_sample
 from rmt.errors import UserError
 from rmt.methods import EvaluationSet, Task, Tuned, implementation
 from rmt.plan import PlannedMethod
@@ -137,6 +137,8 @@ def _feature_task(job: Job, sample: Sample | None, settings: Mapping[str, Any]) 
 def _image_task(
     job: Job, identity: records.Identity, sample: Sample, settings: Mapping[str, Any]
 ) -> tuple[Task, list[EvaluationSet]]:
+    from rmt.images import test_pixels  # here, because methods on cached features need no torchvision
+
     pack, images = _needed_pack(job), job.images
     assert images is not None
     clip = _tuned_clip(job, identity) if job.method.tower else job.frozen_clip()

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from rmt.data import EpochBatches, TrainingImages
+from rmt.data import EpochBatches
 from rmt.errors import UserError
 
 
@@ -43,7 +43,9 @@ def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def batches(images: TrainingImages, order: EpochBatches, workers: int = 0) -> Iterator[tuple[int, Tensor, Tensor]]:
+def batches(
+    images: Dataset[tuple[Tensor, int]], order: EpochBatches, workers: int = 0
+) -> Iterator[tuple[int, Tensor, Tensor]]:
     """(epoch, uint8 images [B, 3, P, P], labels [B]) in the given order; workers only decode, they change nothing."""
     loader = DataLoader(images, batch_sampler=order, num_workers=workers, prefetch_factor=4 if workers else None)
     for step, (pixels, labels) in enumerate(loader):

@@ -104,3 +104,10 @@ def test_the_shipped_checkpoint_is_small_and_its_config_is_open_clips() -> None:
     assert weights.stat().st_size < 5_000_000
     config = yaml.safe_load((ROOT / "rmt/weights/tiny_clip.json").read_text())
     assert {"embed_dim", "vision_cfg", "text_cfg"} <= set(config)
+
+
+def test_the_conda_environment_has_the_constraints_versions() -> None:
+    environment = yaml.safe_load((ROOT / "workflow/envs/rmt-bench.yaml").read_text())
+    pinned = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line]
+    listed = environment["dependencies"][-1]["pip"]
+    assert len(listed) > 20 and set(listed) <= set(pinned)

@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from rmt import train
-from rmt.data import EpochBatches, TrainingImages
+from rmt.data import EpochBatches
 from rmt.errors import UserError
+from rmt.images import TrainingImages
 from rmt.methods import Task, Tuned
 
 PLACEHOLDER = "X"

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rmt import masks, train
-from rmt.data import EpochBatches, TrainingImages
+from rmt.data import EpochBatches
 from rmt.gradient_dropout import drop_gradient
+from rmt.images import TrainingImages
 from rmt.methods import Task, Tuned
 from rmt.methods.zero_shot import classify
 

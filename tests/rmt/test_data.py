@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from rmt import data, features
+from rmt import images as pictures
 from rmt.train import batches, cosine, warmup_cosine
 from tests import toy
 
@@ -17,12 +18,12 @@ def folder(tmp_path_factory):
 
 def crops(folder, stream="digits 2 1"):
     sample = data.read_sample(toy.sample_file(folder, 2, 1))
-    return data.TrainingImages(folder / "images", sample.train, 32, (0.5, 1.0), True, stream)
+    return pictures.TrainingImages(folder / "images", sample.train, 32, (0.5, 1.0), True, stream)
 
 
 def test_packed_images_are_bit_identical_to_decoding_each_time(folder) -> None:
     pack = data.read_pack(folder / "test.npy")
-    transform = data.test_transform(32)
+    transform = pictures.test_transform(32)
     for row in range(0, 40, 7):
         with Image.open(folder / "images" / pack.paths[row]) as image:
             fresh = np.asarray(transform(image.convert("RGB")))
@@ -35,7 +36,7 @@ def test_the_test_transform_is_open_clips(tmp_path) -> None:
 
     pixels = np.random.default_rng(0).integers(0, 256, (50, 71, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "photo.png")
-    ours = torch.from_numpy(data.test_pixels(tmp_path, ["photo.png"], 32)).permute(0, 3, 1, 2).float() / 255
+    ours = torch.from_numpy(pictures.test_pixels(tmp_path, ["photo.png"], 32)).permute(0, 3, 1, 2).float() / 255
     mean, std = torch.tensor(OPENAI_DATASET_MEAN).view(3, 1, 1), torch.tensor(OPENAI_DATASET_STD).view(3, 1, 1)
     theirs = image_transform(32, is_train=False)(Image.open(tmp_path / "photo.png"))
     torch.testing.assert_close((ours[0] - mean) / std, theirs, rtol=0, atol=1e-6)
@@ -98,7 +99,7 @@ def test_features_survive_the_file_and_know_their_rows(folder) -> None:
     from rmt import backbones
 
     clip = backbones.load("tiny_clip")
-    one = clip.encode_images(data.test_pixels(folder / "images", [sample.train[3][0]], 32))
+    one = clip.encode_images(pictures.test_pixels(folder / "images", [sample.train[3][0]], 32))
     torch.testing.assert_close(found.of(sample.train)[3:4], one, rtol=0, atol=1e-5)
 
 
@@ -120,7 +121,7 @@ def test_files_that_do_not_belong_together_are_refused(folder, tmp_path) -> None
     with pytest.raises(data.BadData, match="not a feature file"):
         features.load(tmp_path / "features.safetensors")
     with pytest.raises(data.BadData, match=r"gone\.png: image is missing"):
-        data.decode(tmp_path / "gone.png")
+        pictures.decode(tmp_path / "gone.png")
 
 
 def test_the_tiny_clip_refuses_words_it_never_saw() -> None:

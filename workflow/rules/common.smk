@@ -18,7 +18,8 @@ RESULTS = PLAN.config["results_folder"]
 REPORT = f"{PLAN.config['reports_folder']}/{BENCHMARK}"
 THREADS = PLAN.config["threads"]
 SHOTS, SEEDS = PLAN.config["shots"], PLAN.config["seeds"]
-PLAN_JSON = json.dumps(dict(PLAN.config), sort_keys=True)
+# In the config's own order, which tables, legends and colours follow.
+PLAN_JSON = json.dumps(dict(PLAN.config))
 
 SAMPLE = f"{RESULTS}/{BENCHMARK}/samples/{{dataset}}/{{shots}}shot-seed{{seed}}.json"
 FEATURES = f"{RESULTS}/{BENCHMARK}/features/{{backbone}}/{{dataset}}.safetensors"
@@ -43,7 +44,11 @@ wildcard_constraints:
 def labels(needs, few_shot=True):
     """Labels of the methods that need "features" or "images"."""
     found = PLAN.methods.values()
-    return [one.label for one in found if one.needs == needs and one.entry.few_shot == few_shot]
+    return [
+        one.label
+        for one in found
+        if one.needs == needs and one.entry.few_shot == few_shot
+    ]
 
 
 def sample_files(**axes):
@@ -63,9 +68,27 @@ def pack_file(wildcards):
     return f"{DATA}/{wildcards.dataset}/pack/{transform}.npy"
 
 
+def weights_file(wildcards):
+    """The weights file of a backbone that lies in this checkout; nothing for weights that open_clip fetches."""
+    pretrained = registry.BACKBONES[wildcards.backbone].pretrained
+    return [pretrained] if "/" in pretrained else []
+
+
 def image_folder(wildcards):
     """Folder that the paths of a dataset's split are relative to."""
-    return f"{DATA}/{wildcards.dataset}/{catalog.DATASETS[wildcards.dataset].image_folder}"
+    return (
+        f"{DATA}/{wildcards.dataset}/{catalog.DATASETS[wildcards.dataset].image_folder}"
+    )
+
+
+def data_folder(wildcards):
+    """Folder of all datasets."""
+    return DATA
+
+
+def results_folder(wildcards):
+    """Folder of all results."""
+    return RESULTS
 
 
 def overrides(wildcards):
@@ -77,7 +100,10 @@ def effective(wildcards):
     """Effective hyperparameters; not on the command line, but a change of any of them, or of a default, re-runs."""
     shots = [int(wildcards.shots)] if "shots" in wildcards.keys() else SHOTS
     method = PLAN.methods[wildcards.method]
-    return json.dumps({one: method.hyperparameters(wildcards.dataset, one) for one in shots}, sort_keys=True)
+    return json.dumps(
+        {one: method.hyperparameters(wildcards.dataset, one) for one in shots},
+        sort_keys=True,
+    )
 
 
 def use(wildcards):
@@ -87,12 +113,18 @@ def use(wildcards):
 
 def grouped_axes(grouping):
     """The axes whose values one job fits, in order: none for "run"."""
-    return {"run": {}, "seeds": {"seed": SEEDS}, "dataset": {"shots": SHOTS, "seed": SEEDS}}[grouping]
+    return {
+        "run": {},
+        "seeds": {"seed": SEEDS},
+        "dataset": {"shots": SHOTS, "seed": SEEDS},
+    }[grouping]
 
 
 def run_outputs(grouping):
     """The four files of every run of one job; what the job does not fix stays a wildcard."""
-    return expand(f"{RUN}/{{file}}", file=FILES, allow_missing=True, **grouped_axes(grouping))
+    return expand(
+        f"{RUN}/{{file}}", file=FILES, allow_missing=True, **grouped_axes(grouping)
+    )
 
 
 def tower_records(wildcards, grouping):
@@ -101,5 +133,9 @@ def tower_records(wildcards, grouping):
     if tower is None:
         return []
     fixed = dict(wildcards) | {"method": tower}
-    axes = {name: values for name, values in grouped_axes(grouping).items() if name not in fixed}
+    axes = {
+        name: values
+        for name, values in grouped_axes(grouping).items()
+        if name not in fixed
+    }
     return expand(f"{RUN}/record.json", **(fixed | axes))

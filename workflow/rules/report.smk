@@ -8,53 +8,57 @@ localrules:
 
 
 rule track:
-    message:
-        "track: import the runs into MLflow"
     input:
         record_files(),
     output:
         f"{RESULTS}/{BENCHMARK}/tracked.json",
     log:
         f"{LOGS}/track.log",
+    conda:
+        "../envs/rmt-bench.yaml"
     params:
         plan=PLAN_JSON,
+    message:
+        "track: import the runs into MLflow"
     shell:
         "python -m rmt track --plan {params.plan:q} --output {output} 2> {log}"
 
 
 rule collect:
-    message:
-        "collect: records to one table"
     input:
         record_files(),
     output:
         f"{RESULTS}/{BENCHMARK}/records.csv",
     log:
         f"{LOGS}/collect.log",
+    conda:
+        "../envs/rmt-bench.yaml"
     params:
         plan=PLAN_JSON,
+    message:
+        "collect: records to one table"
     shell:
         "python -m reports collect --plan {params.plan:q} --output {output} 2> {log}"
 
 
 rule compare:
-    message:
-        "compare: paired tests against the control"
     input:
         f"{RESULTS}/{BENCHMARK}/records.csv",
     output:
         f"{RESULTS}/{BENCHMARK}/comparisons.csv",
     log:
         f"{LOGS}/compare.log",
+    conda:
+        "../envs/rmt-bench.yaml"
     params:
         plan=PLAN_JSON,
+    message:
+        "compare: paired tests against the control"
     shell:
         "python -m reports compare --plan {params.plan:q} --records {input} --output {output} 2> {log}"
 
 
 rule figures:
-    message:
-        "figures: draw curves and gains"
     input:
         records=f"{RESULTS}/{BENCHMARK}/records.csv",
         comparisons=f"{RESULTS}/{BENCHMARK}/comparisons.csv",
@@ -62,16 +66,18 @@ rule figures:
         directory(f"{REPORT}/figures"),
     log:
         f"{LOGS}/figures.log",
+    conda:
+        "../envs/rmt-bench.yaml"
     params:
         plan=PLAN_JSON,
+    message:
+        "figures: draw curves and gains"
     shell:
         "python -m reports figures --plan {params.plan:q} --records {input.records}"
         " --comparisons {input.comparisons} --output {output} 2> {log}"
 
 
 rule render:
-    message:
-        "render: {output}"
     input:
         records=f"{RESULTS}/{BENCHMARK}/records.csv",
         comparisons=f"{RESULTS}/{BENCHMARK}/comparisons.csv",
@@ -80,8 +86,12 @@ rule render:
         f"{REPORT}/index.md",
     log:
         f"{LOGS}/render.log",
+    conda:
+        "../envs/rmt-bench.yaml"
     params:
         plan=PLAN_JSON,
+    message:
+        "render: {output}"
     shell:
         "python -m reports render --plan {params.plan:q} --records {input.records}"
         " --comparisons {input.comparisons} --figures {input.figures} --output {output} 2> {log}"

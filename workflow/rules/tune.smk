@@ -2,29 +2,32 @@
 # costs more than their fits; methods that need images are grouped as the config's `fit_grouping` says.
 GROUPING = PLAN.config["fit_grouping"]
 FIT = (
-    "python -m rmt fit --benchmark {BENCHMARK} --protocol {wildcards.protocol} --backbone {wildcards.backbone}"
-    " --method {wildcards.method} --use {params.use} --overrides {params.overrides:q} --results {RESULTS}"
+    "python -m rmt fit --benchmark {params.benchmark} --protocol {wildcards.protocol} --backbone {wildcards.backbone}"
+    " --method {wildcards.method} --use {params.use} --overrides {params.overrides:q} --results {params.results}"
     " --device {params.device} --threads {threads}"
 )
 
 
 rule encode:
-    message:
-        "encode: {wildcards.dataset} by {wildcards.backbone}"
     input:
         pack=pack_file,
+        weights=weights_file,
         samples=lambda wildcards: sample_files(dataset=wildcards.dataset),
     output:
         FEATURES,
     log:
         f"{LOGS}/encode-{{backbone}}-{{dataset}}.log",
+    conda:
+        "../envs/rmt-bench.yaml"
+    threads: THREADS
+    resources:
+        gpu=0 if PLAN.config["device"] == "cpu" else 1,
     params:
         images=image_folder,
         views=PLAN.config["views"],
         device=PLAN.config["device"],
-    threads: THREADS
-    resources:
-        gpu=0 if PLAN.config["device"] == "cpu" else 1,
+    message:
+        "encode: {wildcards.dataset} by {wildcards.backbone}"
     shell:
         "python -m rmt encode --backbone {wildcards.backbone} --pack {input.pack} --samples {input.samples}"
         " --images {params.images} --views {params.views} --device {params.device} --threads {threads}"
@@ -32,8 +35,6 @@ rule encode:
 
 
 rule fit_once:
-    message:
-        "fit: {wildcards.method} on {wildcards.dataset}"
     input:
         features=FEATURES,
     output:
@@ -42,19 +43,23 @@ rule fit_once:
         f"{LOGS}/fit-{{protocol}}-{{backbone}}-{{dataset}}-{{method}}.log",
     wildcard_constraints:
         method=alternatives(labels("features", few_shot=False) or ["-"]),
+    conda:
+        "../envs/rmt-bench.yaml"
+    threads: THREADS
     params:
+        benchmark=BENCHMARK,
+        results=results_folder,
         use=use,
         overrides=overrides,
         effective=effective,
         device="cpu",
-    threads: THREADS
+    message:
+        "fit: {wildcards.method} on {wildcards.dataset}"
     shell:
         f"{FIT} --features {{input.features}} > {{log}} 2>&1"
 
 
 rule fit_features:
-    message:
-        "fit: {wildcards.method} on {wildcards.dataset}, all shots and seeds"
     input:
         features=FEATURES,
         samples=lambda wildcards: sample_files(dataset=wildcards.dataset),
@@ -64,43 +69,62 @@ rule fit_features:
         f"{LOGS}/fit-{{protocol}}-{{backbone}}-{{dataset}}-{{method}}.log",
     wildcard_constraints:
         method=alternatives(labels("features") or ["-"]),
+    conda:
+        "../envs/rmt-bench.yaml"
+    threads: THREADS
     params:
+        benchmark=BENCHMARK,
+        results=results_folder,
         use=use,
         overrides=overrides,
         effective=effective,
         device="cpu",
-    threads: THREADS
+    message:
+        "fit: {wildcards.method} on {wildcards.dataset}, all shots and seeds"
     shell:
         f"{FIT} --features {{input.features}} --samples {{input.samples}} > {{log}} 2>&1"
 
 
 rule fit_images:
-    message:
-        f"fit: {{wildcards.method}} on {{wildcards.dataset}}, one job per {GROUPING}"
     input:
         pack=pack_file,
+        weights=weights_file,
         samples=lambda wildcards: sample_files(
-            **{name: wildcards[name] for name in ("dataset", "shots", "seed") if name in wildcards.keys()}
+            **{
+                name: wildcards[name]
+                for name in ("dataset", "shots", "seed")
+                if name in wildcards.keys()
+            }
         ),
         tower=lambda wildcards: tower_records(wildcards, GROUPING),
     output:
         run_outputs(GROUPING),
     log:
         f"{LOGS}/fit-{{protocol}}-{{backbone}}-{{dataset}}-{{method}}"
-        + "".join(f"-{{{axis}}}" for axis in ("shots", "seed") if axis not in grouped_axes(GROUPING))
+        + "".join(
+            f"-{{{axis}}}"
+            for axis in ("shots", "seed")
+            if axis not in grouped_axes(GROUPING)
+        )
         + ".log",
     wildcard_constraints:
         method=alternatives(labels("images") or ["-"]),
+    conda:
+        "../envs/rmt-bench.yaml"
+    threads: THREADS
+    resources:
+        gpu=0 if PLAN.config["device"] == "cpu" else 1,
     params:
         images=image_folder,
+        benchmark=BENCHMARK,
+        results=results_folder,
         use=use,
         overrides=overrides,
         effective=effective,
         views=PLAN.config["views"],
         device=PLAN.config["device"],
-    threads: THREADS
-    resources:
-        gpu=0 if PLAN.config["device"] == "cpu" else 1,
+    message:
+        f"fit: {{wildcards.method}} on {{wildcards.dataset}}, one job per {GROUPING}"
     shell:
         f"{FIT} --pack {{input.pack}} --images {{params.images}} --views {{params.views}}"
         " --samples {input.samples} > {log} 2>&1"

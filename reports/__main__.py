@@ -1,0 +1,103 @@
+"""`python -m reports VERB`: collect, compare, figures, render. Each verb is one line of the workflow."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from rmt import plan as plans
+from rmt.errors import UserError
+from rmt.plan import ConfigError, Plan
+
+
+def _plan(arguments: argparse.Namespace) -> Plan:
+    """The checked config of `--config` or `--plan`."""
+    if arguments.config is not None:
+        return plans.load(arguments.config)
+    try:
+        config = json.loads(arguments.plan)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"--plan: not JSON ({error})") from error
+    if not isinstance(config, dict):
+        raise ConfigError("--plan: expected a JSON object, the config's keys and values")
+    return plans.check(config)
+
+
+# Imports wait until the verb needs them: collecting should not cost what drawing does.
+
+
+def _collect(arguments: argparse.Namespace) -> None:
+    from reports import collect
+
+    collect.write(arguments.output, collect.collect(_plan(arguments), arguments.partial))
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from reports import collect, compare, comparisons
+
+    plan = _plan(arguments)
+    found = compare.compare(plan, collect.read(arguments.records, plan))
+    comparisons.write(arguments.output, found)
+    print(compare.summary_line(found))
+
+
+def _figures(arguments: argparse.Namespace) -> None:
+    from reports import collect, figures
+
+    plan = _plan(arguments)
+    figures.draw(plan, collect.read(arguments.records, plan), arguments.output)
+
+
+def _render(arguments: argparse.Namespace) -> None:
+    from reports import collect, comparisons, render
+
+    plan = _plan(arguments)
+    rows = collect.read(arguments.records, plan)
+    render.render(plan, rows, comparisons.read(arguments.comparisons), arguments.figures, arguments.output)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m reports", description="Runs into tables, tests, figures and pages."
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True)
+
+    def add(name: str, run, help_text: str, output: str) -> argparse.ArgumentParser:  # type: ignore[no-untyped-def]
+        verb = verbs.add_parser(name, help=help_text, description=help_text)
+        source = verb.add_mutually_exclusive_group(required=True)
+        source.add_argument("--config", type=Path, metavar="YAML", help="the benchmark's config file")
+        source.add_argument("--plan", metavar="JSON", help="the same config as a JSON string")
+        verb.add_argument("--output", type=Path, required=True, help=output)
+        verb.set_defaults(run=run)
+        return verb
+
+    verb = add("collect", _collect, "Every planned run's record as one CSV.", "records.csv to write")
+    verb.add_argument("--partial", action="store_true", help="accept missing runs")
+    verb = add("compare", _compare, "Tests of every method against the control.", "comparisons.csv to write")
+    verb.add_argument("--records", type=Path, required=True, help="records.csv")
+    verb = add("figures", _figures, "Few-shot curves and gains over zero-shot.", "folder of PNG files to write")
+    verb.add_argument("--records", type=Path, required=True, help="records.csv")
+    verb.add_argument("--comparisons", type=Path, required=True, help="comparisons.csv")
+    verb = add("render", _render, "The Markdown pages.", "index.md to write; datasets' pages go beside it")
+    verb.add_argument("--records", type=Path, required=True, help="records.csv")
+    verb.add_argument("--comparisons", type=Path, required=True, help="comparisons.csv")
+    verb.add_argument("--figures", type=Path, required=True, help="folder of the figures")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb; a user's mistake is one line on stderr and exit status 2."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        parsed.run(parsed)
+    except FileNotFoundError as error:
+        print(f"error: {error.filename}: no such file", file=sys.stderr)
+        return 2
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

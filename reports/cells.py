@@ -1,0 +1,172 @@
+"""Accuracies of one setting, cell by cell: what every table, figure and test starts from."""
+
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from data_prep import catalog
+from reports.rows import Row
+from rmt import registry
+from rmt.plan import Plan
+
+AVERAGE = 0
+"""Stands for "average over the shot levels" where a number of shots is expected."""
+
+VALIDATION = "val"
+"""The evaluation set that is no result: settings were selected on it."""
+
+
+@dataclass(frozen=True, order=True)
+class Setting:
+    """What is never mixed: protocol, backbone and evaluation set. Each has its own tables and its own tests."""
+
+    protocol: str
+    backbone: str
+    eval_set: str
+
+    def heading(self) -> str:
+        """For example `few_shot, tiny CLIP, evaluation set test`."""
+        return f"{self.protocol}, {registry.BACKBONES[self.backbone].label}, evaluation set {self.eval_set}"
+
+    def slug(self) -> str:
+        """For file names."""
+        return f"{self.protocol}-{self.backbone}-{self.eval_set}"
+
+
+def settings(plan: Plan, rows: Iterable[Row]) -> list[Setting]:
+    """The settings of a benchmark: `test` of every protocol and backbone, and what else the runs were evaluated on."""
+    found = {
+        Setting(protocol, backbone, "test"): None
+        for protocol in plan.config["protocols"]
+        for backbone in plan.config["backbones"]
+    }
+    extra = {Setting(row["protocol"], row["backbone"], row["eval_set"]) for row in rows}
+    found |= dict.fromkeys(sorted(setting for setting in extra if setting.eval_set != VALIDATION))
+    return list(found)
+
+
+def figure_name(kind: str, setting: Setting, all_settings: Iterable[Setting]) -> str:
+    """File name of a figure; the setting is in it only where there is more than one."""
+    return f"{kind}.png" if len(list(all_settings)) == 1 else f"{kind}-{setting.slug()}.png"
+
+
+def shot_levels(plan: Plan) -> list[int]:
+    """Shots in ascending order."""
+    return sorted(plan.config["shots"])
+
+
+def levels(plan: Plan) -> list[int]:
+    """Shots in ascending order and then, if there are several, AVERAGE."""
+    shots = shot_levels(plan)
+    return [*shots, AVERAGE] if len(shots) > 1 else shots
+
+
+def level_name(shots: int) -> str:
+    """`1 shot`, `16 shots` or `average`."""
+    return "average" if shots == AVERAGE else f"{shots} shot{'' if shots == 1 else 's'}"
+
+
+def dataset_name(dataset: str) -> str:
+    """Display name of a dataset."""
+    return catalog.DATASETS[dataset].label
+
+
+def zero_shot_label(plan: Plan) -> str | None:
+    """Label of the method that adapts nothing, if it is planned."""
+    return next((label for label, method in plan.methods.items() if method.use == "zero_shot"), None)
+
+
+def others(plan: Plan) -> list[str]:
+    """All planned methods but the control, in the order of the plan."""
+    return [label for label in plan.methods if label != plan.control]
+
+
+@dataclass
+class Cell:
+    """One method on one dataset at one number of shots: accuracy (percent) by seed."""
+
+    planned: int
+    accuracies: dict[int, float] = field(default_factory=dict)
+    unflipped: int = 0
+    """Runs at whose end no mask was flipped, in the run itself or in the tower below it: mask tuning did nothing."""
+    oracle: bool = False
+    """Some setting was chosen on the test set."""
+
+    @property
+    def complete(self) -> bool:
+        """All planned seeds are there."""
+        return len(self.accuracies) == self.planned
+
+    @property
+    def mean(self) -> float:
+        """Mean over the seeds that are there, percent."""
+        return statistics.fmean(self.accuracies.values())
+
+    @property
+    def spread(self) -> float:
+        """Population standard deviation over the seeds that are there (the CoOp protocol), points."""
+        return statistics.pstdev(self.accuracies.values())
+
+
+class Scores:
+    """All cells of one setting."""
+
+    def __init__(self, plan: Plan, rows: Iterable[Row], setting: Setting):
+        """Sort the rows of `setting` into cells; cells without rows exist and are empty."""
+        self.plan = plan
+        self.setting = setting
+        mine = [row for row in rows if Setting(row["protocol"], row["backbone"], row["eval_set"]) == setting]
+        with_rows = {row["dataset"] for row in mine}
+        # Evaluation sets other than `test` may exist for some datasets only; there, absence is not a missing run.
+        self.datasets = [name for name in plan.config["datasets"] if setting.eval_set == "test" or name in with_rows]
+        self.images: dict[str, int] = {row["dataset"]: row["images"] for row in mine}
+        self._cells: dict[tuple[str, str, int], Cell] = {}
+        for label, method in plan.methods.items():
+            seeds = len(plan.config["seeds"]) if method.entry.few_shot else 1
+            for dataset in self.datasets:
+                for shots in shot_levels(plan) if method.entry.few_shot else [0]:
+                    self._cells[label, dataset, shots] = Cell(planned=seeds)
+        flipped = {_run(row, row["method"]): row["tuning.masks_flipped"] for row in mine}
+        for row in mine:
+            cell = self.cell(row["method"], row["dataset"], row["shots"])
+            cell.accuracies[row["seed"]] = row["accuracy"]
+            cell.unflipped += flipped.get(_run(row, row["method.tower"] or row["method"])) == 0
+            cell.oracle |= row["selection.rule"] == "test_oracle"
+
+    def cell(self, method: str, dataset: str, shots: int) -> Cell:
+        """One cell; a method that uses no shots has the same cell at every number of shots."""
+        return self._cells[method, dataset, shots if self.plan.methods[method].entry.few_shot else 0]
+
+    def score(self, method: str, dataset: str, shots: int) -> float | None:
+        """Percent, averaged over seeds, for AVERAGE over shot levels too; None if any planned run is missing."""
+        wanted = shot_levels(self.plan) if shots == AVERAGE else [shots]
+        cells = [self.cell(method, dataset, level) for level in wanted]
+        return statistics.fmean(cell.mean for cell in cells) if all(cell.complete for cell in cells) else None
+
+    def complete(self, method: str, shots: int) -> dict[str, float]:
+        """Score by dataset, of the datasets where no planned run is missing."""
+        scores = {dataset: self.score(method, dataset, shots) for dataset in self.datasets}
+        return {dataset: score for dataset, score in scores.items() if score is not None}
+
+    def mean(self, method: str, shots: int) -> float | None:
+        """Mean score over all datasets; None if any planned run is missing, since the rest would not compare."""
+        found = self.complete(method, shots)
+        return statistics.fmean(found.values()) if found and len(found) == len(self.datasets) else None
+
+    def unflipped(self, method: str, shots: int) -> int:
+        """Runs of a column of the summary at whose end no mask was flipped."""
+        wanted = shot_levels(self.plan) if shots == AVERAGE else [shots]
+        return sum(self.cell(method, dataset, level).unflipped for dataset in self.datasets for level in wanted)
+
+    def oracle(self, method: str) -> bool:
+        """Whether any setting of the method was chosen on the test set."""
+        return any(cell.oracle for (label, _, _), cell in self._cells.items() if label == method)
+
+
+def _run(row: Row, method: str) -> tuple[str, str, int, int]:
+    return method, row["dataset"], row["shots"], row["seed"]
+
+
+def paired(scores: Mapping[str, float], control: Mapping[str, float]) -> list[tuple[float, float]]:
+    """Scores of two methods on the datasets that both have: complete cases, in the order of the first."""
+    return [(score, control[dataset]) for dataset, score in scores.items() if dataset in control]
