@@ -1,4 +1,4 @@
-"""`python -m reports VERB`: collect, compare, figures, render. Each verb is one line of the workflow."""
+"""`python -m reports VERB`: collect, compare, figures, render (each is one line of the workflow), and settings."""
 
 import argparse
 import json
@@ -56,18 +56,26 @@ def _render(arguments: argparse.Namespace) -> None:
     render.render(plan, rows, comparisons.read(arguments.comparisons), arguments.figures, arguments.output)
 
 
+def _settings(arguments: argparse.Namespace) -> None:
+    from reports import collect, settings
+
+    plan = _plan(arguments)
+    print(settings.table(plan, collect.collect(plan, partial=True)))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m reports", description="Runs into tables, tests, figures and pages."
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
 
-    def add(name: str, run, help_text: str, output: str) -> argparse.ArgumentParser:  # type: ignore[no-untyped-def]
+    def add(name: str, run, help_text: str, output: str | None) -> argparse.ArgumentParser:  # type: ignore[no-untyped-def]
         verb = verbs.add_parser(name, help=help_text, description=help_text)
         source = verb.add_mutually_exclusive_group(required=True)
         source.add_argument("--config", type=Path, metavar="YAML", help="the benchmark's config file")
         source.add_argument("--plan", metavar="JSON", help="the same config as a JSON string")
-        verb.add_argument("--output", type=Path, required=True, help=output)
+        if output:
+            verb.add_argument("--output", type=Path, required=True, help=output)
         verb.set_defaults(run=run)
         return verb
 
@@ -82,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--records", type=Path, required=True, help="records.csv")
     verb.add_argument("--comparisons", type=Path, required=True, help="comparisons.csv")
     verb.add_argument("--figures", type=Path, required=True, help="folder of the figures")
+    add("settings", _settings, "Print how candidate settings compare on few-shot validation images.", None)
     return parser
 
 

@@ -108,6 +108,6 @@ def test_the_shipped_checkpoint_is_small_and_its_config_is_open_clips() -> None:
 
 def test_the_conda_environment_has_the_constraints_versions() -> None:
     environment = yaml.safe_load((ROOT / "workflow/envs/rmt-bench.yaml").read_text())
-    pinned = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line]
-    listed = environment["dependencies"][-1]["pip"]
+    pinned = {line.lower() for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
+    listed = [requirement.lower() for requirement in environment["dependencies"][-1]["pip"]]
     assert len(listed) > 20 and set(listed) <= set(pinned)

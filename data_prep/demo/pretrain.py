@@ -2,8 +2,9 @@
 
     python -m data_prep.demo.pretrain --output rmt/weights/tiny_clip.safetensors
 
-The repository ships the result, so nobody has to run this. A second run ends in other weights of the same
-quality wherever a sum is rounded differently (zero-shot accuracy on the six sets moved by up to 3 points).
+The repository ships the result, so nobody has to run this. With the same versions, two threads and the same kind
+of processor the file is equal to the bit; where a sum is rounded differently, a run ends in other weights of the
+same quality (zero-shot accuracy on the six sets moved by up to 3 points).
 
 The model is open_clip's own CLIP class with the architecture of rmt/weights/tiny_clip.json. While training,
 the vocabulary is restricted to the byte-pair ids that the captions use, renumbered in ascending order:

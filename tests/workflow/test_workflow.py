@@ -204,6 +204,23 @@ def test_a_mistake_stops_before_any_job_with_one_readable_line(tmp_path, change:
     assert not (folder / "data").exists() and not (folder / "results").exists()
 
 
+def test_another_config_takes_nothing_from_the_demo(tmp_path) -> None:
+    """Snakemake merges config files; the default must not leak its methods and learning rates into others."""
+    folder = checkout(tmp_path)
+    done = snakemake(folder, SMALL | {"methods": {"r_amt": {}}}, "--dry-run", "--printshellcmds")
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if "-m rmt fit" in line]
+    assert len(lines) == 4 and all("--method r_amt " in line and "--overrides '{}'" in line for line in lines)
+
+
+def test_without_a_config_the_demo_is_planned(tmp_path) -> None:
+    folder = checkout(tmp_path)
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1", "--config", "resamples=200"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "results/demo/tracked.json" in done.stdout + done.stderr
+    assert '"resamples": 200' in done.stdout + done.stderr or "r_amt on digits" in done.stdout + done.stderr
+
+
 def test_the_papers_grid_is_planned_before_its_data_exist(tmp_path) -> None:
     folder = checkout(tmp_path)
     config = yaml.safe_load((ROOT / "workflow/config/paper.yaml").read_text())
