@@ -20,6 +20,7 @@ import open_clip  # isort: skip
 
 from rmt import registry
 from rmt.errors import UserError
+from rmt.towers import Tower
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY_CONFIG = ROOT / "rmt" / "weights" / "tiny_clip.json"
@@ -58,12 +59,17 @@ class Clip:
         return (images.to(self.device).float() / 255 - self.mean) / self.std
 
     @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """Features [B, d] of uint8 images [B, 3, P, P], not normalised, on the device."""
+        return Tower(self.visual)(self.normalise(images))
+
+    @torch.no_grad()
     def encode_images(self, pixels: np.ndarray, batch_size: int = 256) -> Tensor:
         """Features [N, d] of uint8 images [N, P, P, 3], float32 on the CPU, not normalised."""
         found = []
         for start in range(0, len(pixels), batch_size):
             batch = torch.from_numpy(np.array(pixels[start : start + batch_size]))
-            found.append(self.model.encode_image(self.normalise(batch.permute(0, 3, 1, 2))).cpu())
+            found.append(self.features(batch.permute(0, 3, 1, 2)).cpu())
         return torch.cat(found)
 
     def tokens(self, prompts: Sequence[str]) -> Tensor:

@@ -147,9 +147,7 @@ def tune(task: Task) -> Tuned:
     for epoch, pixels, labels in train.batches(crops, order, task.workers):
         rate = train.warmup_cosine(epoch, epochs, settings["learning_rate"], settings["warmup_learning_rate"])
         train.set_rate(tuner.optimiser, rate)
-        with torch.no_grad():
-            features = clip.model.encode_image(clip.normalise(pixels))
-        loss = tuner.step(features, labels.to(clip.device))
+        loss = tuner.step(clip.features(pixels), labels.to(clip.device))
         curve.append({"step": tuner.steps, "loss": loss, "learning_rate": rate})
     with torch.no_grad():
         text = functional.normalize(tuner.text_features(), dim=-1).cpu()

@@ -28,6 +28,7 @@ from rmt.gradient_dropout import drop_gradient
 from rmt.images import TrainingImages
 from rmt.methods import Task, Tuned
 from rmt.methods.zero_shot import classify
+from rmt.towers import Tower
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class MaskTuner:
         mask_loss_weight: float = 1e-4,
         learning_rate: float = 8e-5,
         level: float = 1.0,
+        short: bool = True,
     ) -> None:
         """Prepare scores and Adam.
 
@@ -75,8 +77,9 @@ class MaskTuner:
             mask_loss_weight: factor on the sum of the L2 norms of the score tensors.
             learning_rate: of Adam; `set_rate` changes it.
             level: gradient dropout level; 0 needs no teacher and runs none.
+            short: leave out of the forward pass what does not reach the features, see `rmt.towers`.
         """
-        self.tower, self.text, self.logit_scale, self.generator = tower, text, logit_scale, generator
+        self.tower, self.text, self.logit_scale, self.generator = Tower(tower, short), text, logit_scale, generator
         self.threshold, self.mask_loss_weight, self.level = threshold, mask_loss_weight, level
         self.weights = masks.maskable(tower, targets)
         self.scores = masks.initial_scores(self.weights, initial_score)
@@ -96,7 +99,8 @@ class MaskTuner:
         """Logits [B, C] of normalised images [B, 3, P, P] under the present masks, or under given weights."""
         if weights is None:
             weights = self.effective_weights()
-        features = torch.func.functional_call(self.tower, dict(weights), (images,))
+        parameters = {f"tower.{name}": weight for name, weight in weights.items()}
+        features = torch.func.functional_call(self.tower, parameters, (images,))
         return classify(features, self.text, self.logit_scale)
 
     def step(self, images: Tensor, labels: Tensor, draws: Mapping[str, Tensor] | None = None) -> StepReport:
