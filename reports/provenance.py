@@ -106,9 +106,7 @@ def _mixed(runs: dict[Identity, Row]) -> list[str]:
     splits: dict[str, set[str]] = {}
     samples: dict[tuple[str, str, int, int], set[str]] = {}
     for run, row in runs.items():
-        # A stacked run starts from a tuned tower, whose weights may be hashed instead.
-        if row["method.tower"] is None:
-            weights.setdefault(run.backbone, set()).add(row["provenance.weights_sha256"])
+        weights.setdefault(run.backbone, set()).add(row["provenance.weights_sha256"])
         splits.setdefault(run.dataset, set()).add(row["provenance.split_sha256"])
         if row["provenance.sample_sha256"] is not None:
             cell = (run.protocol, run.dataset, run.shots, run.seed)
@@ -173,7 +171,7 @@ def origin_table(rows: Sequence[Row]) -> str:
     )
     backbones = dict.fromkeys(row["backbone"] for row in runs)
     for backbone in backbones:
-        mine = [row for row in runs if row["backbone"] == backbone and row["method.tower"] is None]
+        mine = [row for row in runs if row["backbone"] == backbone]
         add(
             f"weights of {registry.BACKBONES[backbone].label} (sha256)",
             (short(row["provenance.weights_sha256"]) for row in mine),

@@ -102,6 +102,7 @@ def _index(plan: Plan, rows: Sequence[Row], views: Sequence[_View], figures: Pat
     compared = others(plan)
     return {
         "benchmark": plan.benchmark,
+        "notes": [" ".join(note.split()) for note in plan.config["notes"]],
         "runs": {"planned": f"{planned:,}", "found": f"{planned - missing:,}", "missing": missing},
         "methods": [text.escaped(plan.display(label)) for label in plan.methods],
         "once": text.listed([text.escaped(name) for name in once]) if once else "",

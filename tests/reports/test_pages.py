@@ -350,6 +350,14 @@ def test_validation_accuracy_never_shows(page: Page) -> None:
     assert all(one.eval_set == "test" for one in page.found)
 
 
+def test_notes_of_the_config_stand_above_the_selection_table(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, notes=["Rates were chosen\non other seeds."], methods={"r_amt": {}, "coop": {}})
+    write_results(plan)
+    text = Page(plan, tmp_path / "page").text
+    selection = text.split("## How settings were selected")[1].split("## Hyperparameters")[0]
+    assert selection.index("Rates were chosen on other seeds.") < selection.index("| R-AMT |")
+
+
 def test_limits(page: Page, holes: Page, tmp_path: Path) -> None:
     assert "**not a ranking of methods on real CLIP**" in page.text
     assert "gradient dropout **cannot be seen at this size**" in page.text
