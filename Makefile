@@ -42,7 +42,9 @@ format: install ## let ruff and snakefmt rewrite
 	snakefmt Snakefile workflow
 
 ui: install ## open MLflow on the store of the finished runs
-	mlflow server --backend-store-uri sqlite:///results/mlflow.db --host 127.0.0.1 --port 5000
+	@test -f results/mlflow.db || { echo "error: no runs yet in results/mlflow.db; make demo first" >&2; exit 2; }
+	@python -c 'import glob, json; [print(name, page, sep=": ") for path in glob.glob("results/*/tracked.json") for name, page in json.load(open(path))["pages"].items()]'
+	mlflow ui --backend-store-uri sqlite:///results/mlflow.db --host 127.0.0.1 --port 5000
 
 constraints: install ## write the versions of .venv into constraints.txt
 	(sed -n 1p constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//') > constraints.new
