@@ -10,7 +10,8 @@ from rmt.records import FILES
 try:
     PLAN = check(config)
 except ConfigError as error:
-    raise WorkflowError(f"config: {error}") from None
+    # Not a WorkflowError, to which Snakemake adds a place in this file; the mistake is in the config.
+    sys.exit(f"error: config: {error}")
 
 BENCHMARK = PLAN.benchmark
 DATA = PLAN.config["data_folder"]
