@@ -111,3 +111,16 @@ def test_the_conda_environment_has_the_constraints_versions() -> None:
     pinned = {line.lower() for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
     listed = [requirement.lower() for requirement in environment["dependencies"][-1]["pip"]]
     assert len(listed) > 20 and set(listed) <= set(pinned)
+
+
+def test_the_readmes_tables_were_printed_by_the_commands_it_names() -> None:
+    """The result table is that of the committed report, row by row; the report's page is whole."""
+    readme = (ROOT / "README.md").read_text()
+    report = (ROOT / "docs/demo/index.md").read_text()
+    table = readme.split("<!-- results -->")[1].split("<!-- end of results -->")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| ")]
+    assert len(rows) >= 10 and all(row in report for row in rows)
+    for link in re.findall(r"\]\((docs/[^)#]+|workflow/[^)#]+|[A-Z]+\.md)", readme):
+        assert (ROOT / link).exists(), link
+    for link in re.findall(r"\]\(([^)#:]+)\)", report):
+        assert (ROOT / "docs/demo" / link).exists(), link
