@@ -83,7 +83,7 @@ def pack(name: str, split_file: Path, images: Path, pixels: int, output: Path, r
             with tqdm(total=len(paths), initial=done, desc=f"pack {name}", unit="image", disable=None) as bar:
                 for first in range(done, len(paths), ROWS_PER_BLOCK):
                     block = test_pixels(images, paths[first : first + ROWS_PER_BLOCK], pixels, resize)
-                    file.write(block)
+                    file.write(block.data)
                     file.flush()
                     digests += block_digests(block, [0])
                     write_json(journal, {"job": job, "blocks_sha256": digests})

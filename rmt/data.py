@@ -94,7 +94,7 @@ class Pack:
 def block_digests(pixels: np.ndarray, blocks: Iterable[int]) -> list[str]:
     """SHA-256 of some blocks of `ROWS_PER_BLOCK` images each; the last block is as long as the rest."""
     slices = (pixels[block * ROWS_PER_BLOCK : (block + 1) * ROWS_PER_BLOCK] for block in blocks)
-    return [hashlib.sha256(np.ascontiguousarray(part)).hexdigest() for part in slices]
+    return [hashlib.sha256(np.ascontiguousarray(part).data).hexdigest() for part in slices]
 
 
 def read_pack(path: Path, whole: bool = False) -> Pack:

@@ -191,8 +191,8 @@ def _check_towers(backbones: Iterable[str], methods: Mapping[str, PlannedMethod]
     for name in backbones:
         if reaching and not registry.BACKBONES[name].own_towers:
             raise ConfigError(
-                f"key 'backbones': the towers of {name!r} are not open_clip's own classes, so masks and contexts cannot "
-                f"reach into them: leave out {', '.join(reaching)}, or run this backbone from a config of its own"
+                f"key 'backbones': the towers of {name!r} are not open_clip's own classes, so masks and contexts "
+                f"cannot reach into them: leave out {', '.join(reaching)}, or use a config of its own"
             )
 
 

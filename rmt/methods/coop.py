@@ -70,8 +70,8 @@ def check_text_tower(name: str, model: Any) -> None:
     own = all(getattr(model, part, None) is not None for part in parts)
     if not own or getattr(model, "text_pool_type", "argmax") != "argmax":
         raise UserError(
-            f"coop: the text tower of {name} ({type(model).__name__}) is not the causal one of CLIP, so contexts cannot "
-            "be put into it; choose another backbone or method"
+            f"coop: the text tower of {name} ({type(model).__name__}) is not the causal one of CLIP, so contexts "
+            "cannot be put into it; choose another backbone or method"
         )
 
 
