@@ -121,7 +121,7 @@ def read_pack(path: Path, whole: bool = False) -> Pack:
             template=index["template"],
             split_sha256=index["split_sha256"],
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise BadData(f"{path}: not a whole pack ({reason}); delete it and make it with `data_prep pack`") from error
     again = "delete it and pack again"
