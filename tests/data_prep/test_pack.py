@@ -260,14 +260,15 @@ def test_a_pack_for_another_transform_is_refused(tmp_path) -> None:
 
 
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path) -> None:
-    """1,200 images at 224 px are 181 MB; what a pack of them adds to one of 300 must be far less."""
+    """1,200 images at 224 px are 181 MB, and decoded 1.2 GB; what a pack of them adds to one of 300 must be far less."""
 
     def peak(count: int) -> int:
         folder = tmp_path / str(count)
         folder.mkdir()
-        photograph(60, 50).save(folder / "one.png")
-        split = {part: [["one.png", 0, "one"]] * count for part in ("train", "val", "test")}
-        write_json(folder / "split.json", split)
+        photograph(720, 480).save(folder / "0.jpg")
+        for number in range(1, count):
+            (folder / f"{number}.jpg").hardlink_to(folder / "0.jpg")
+        write_split(folder, [f"{number}.jpg" for number in range(count)])
         code = (
             "import resource, sys; from data_prep.__main__ import main; main(sys.argv[1:]); "
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
