@@ -260,7 +260,7 @@ def test_a_pack_for_another_transform_is_refused(tmp_path) -> None:
 
 
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path) -> None:
-    """1,200 images at 224 px are 181 MB, and decoded 1.2 GB; what a pack of them adds to one of 300 must be far less."""
+    """1,200 images are 181 MB at 224 px and 1.2 GB decoded; a pack of them must need little more than one of 300."""
 
     def peak(count: int) -> int:
         folder = tmp_path / str(count)
