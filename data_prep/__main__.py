@@ -96,7 +96,16 @@ def pack(options: argparse.Namespace) -> None:
     from data_prep.pack import pack as write
 
     torch.set_num_threads(1)
-    write(options.dataset, options.split, options.images, options.pixels, options.output)
+    write(options.dataset, options.split, options.images, options.pixels, options.output, options.resize)
+
+
+def verify(options: argparse.Namespace) -> None:
+    """Hash whole packs against their indices; prints one line for each."""
+    from rmt.data import read_pack
+
+    for path in options.packs:
+        found = read_pack(path, whole=True)
+        print(f"{path}: whole, {len(found.paths)} images of {found.dataset} at {found.transform}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -132,8 +141,13 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--split", type=Path, required=True)
     verb.add_argument("--images", type=Path, required=True)
     verb.add_argument("--pixels", type=int, required=True, help="side of the packed images")
+    verb.add_argument("--resize", choices=("shortest", "squash"), default="shortest", help="squash is SigLIP's")
     verb.add_argument("--output", type=Path, required=True, help="PACK.npy; PACK.json goes beside it")
     verb.set_defaults(call=pack)
+
+    verb = verbs.add_parser("verify", help=verify.__doc__)
+    verb.add_argument("packs", type=Path, nargs="+", metavar="PACK.npy")
+    verb.set_defaults(call=verify)
     return parser
 
 

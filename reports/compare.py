@@ -14,7 +14,7 @@ import pandas
 import pyarrow
 from numpy.typing import NDArray
 
-from reports import statistics
+from reports import literature, statistics
 from reports.cells import AVERAGE, Scores, Setting, levels, others, paired, settings, shot_levels
 from reports.comparisons import Comparison, Scope
 from reports.rows import Row
@@ -284,7 +284,11 @@ def _within_dataset(plan: Plan, scores: Scores, rows: list[Row], dataset: str) -
             family.append(comparison)
             diagnostics += by_seed
         found += _corrected(family) + diagnostics
-    return found
+
+    def blank(method: str, shots: int) -> Comparison:
+        return _blank(setting, "published", "", method, dataset, shots)
+
+    return found + literature.compare(blank, plan, scores, dataset, predictions.right)
 
 
 def compare(plan: Plan, rows: list[Row]) -> list[Comparison]:

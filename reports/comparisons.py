@@ -10,7 +10,7 @@ from reports import rows
 from reports.cells import AVERAGE, Setting
 from reports.rows import Kind
 
-Scope = Literal["omnibus", "across", "within", "diagnostic"]
+Scope = Literal["omnibus", "across", "within", "diagnostic", "published"]
 
 MARKS = {"better": "†", "worse": "‡"}
 """Significantly better or worse than the control; everything else has no mark."""
@@ -21,8 +21,9 @@ class Comparison:
     """One test. Differences, their bounds and the accuracies behind them are in percentage points.
 
     `scope` is "omnibus" (do the methods differ at all; `method` is "all", `family_size` the number of methods),
-    "across" (unit: dataset), "within" (unit: test image) or "diagnostic" (exact McNemar of one seed; uncorrected, no
-    verdict). `dataset` is empty unless the test is within one; `shots` 0 is the average over shot levels.
+    "across" (unit: dataset), "within" (unit: test image), "diagnostic" (exact McNemar of one seed; uncorrected, no
+    verdict) or "published" (against a number of the literature, see `reports.literature.compare`; no verdict).
+    `dataset` is empty unless the test is within one; `shots` 0 is the average over shot levels.
     """
 
     scope: Scope
@@ -104,9 +105,12 @@ class Comparisons:
         """Keep what belongs to `setting`."""
         self._by_key: dict[tuple[str, str, int, str], Comparison] = {}
         self.diagnostics: list[Comparison] = []
+        self.published: list[Comparison] = []
         for one in found:
             if one.setting == setting and one.scope == "diagnostic":
                 self.diagnostics.append(one)
+            elif one.setting == setting and one.scope == "published":
+                self.published.append(one)
             elif one.setting == setting:
                 self._by_key[one.scope, one.dataset, one.shots, one.method] = one
 

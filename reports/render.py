@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 
 from data_prep import catalog
-from reports import findings, provenance, recipes, statistics, tables, text
+from reports import findings, literature, provenance, recipes, statistics, tables, text
 from reports.cells import (
     AVERAGE,
     Scores,
@@ -83,6 +83,7 @@ def _section(plan: Plan, view: _View, figures: Path, page: Path, all_settings: S
             {"link": f"[{dataset_name(name)}]({name}.md)", "accuracy": tables.dataset_table(scores, tests, name)}
             for name in scores.datasets
         ],
+        "published": _published(plan, tests.published, summary=True),
         "across": [
             {"level": level_name(shots), "tests": tables.across_table(scores, tests, shots)} for shots in levels(plan)
         ],
@@ -91,6 +92,14 @@ def _section(plan: Plan, view: _View, figures: Path, page: Path, all_settings: S
             for shots in shot_levels(plan)
         ],
     }
+
+
+def _published(plan: Plan, found: Sequence[Comparison], summary: bool) -> tables.Table | None:
+    """Ours beside the literature's numbers; None where no cell is shared."""
+    if not found:
+        return None
+    show = literature.summary_table if summary else literature.dataset_table
+    return tables.Table(show(plan, found), literature.notes(plan, found))
 
 
 def _index(plan: Plan, rows: Sequence[Row], views: Sequence[_View], figures: Path, page: Path) -> dict[str, Any]:
@@ -170,6 +179,9 @@ def _dataset_page(plan: Plan, rows: Sequence[Row], views: Sequence[_View], datas
                     for shots in (shot_levels(plan) if others(plan) else [])
                 ],
                 "seeds": tables.seeds_table(view.scores, rows, dataset),
+                "published": _published(
+                    plan, [one for one in view.tests.published if one.dataset == dataset], summary=False
+                ),
             }
             for view in views
             if dataset in view.scores.datasets

@@ -12,14 +12,14 @@ from rmt.errors import UserError
 
 
 def _device(name: str) -> Any:
+    """The torch device of a name; "auto" is a CUDA GPU, else Apple's (mps), else the CPU."""
     import torch
 
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    elif name == "cuda" and not torch.cuda.is_available():
-        from rmt.data import BadData
-
-        raise BadData("device cuda: torch sees no GPU here; use --device auto or cpu")
+        name = next(one for one, is_there in there.items() if is_there)
+    elif not there[name]:
+        raise UserError(f"device {name}: torch sees no such GPU here; use --device auto or cpu")
     if name == "cpu":
         # Small kernels differ in the last bit between thread counts; one fixed choice per job keeps runs repeatable.
         torch.use_deterministic_algorithms(True)
@@ -31,11 +31,12 @@ def encode(options: argparse.Namespace) -> None:
     import torch
 
     from rmt import backbones, features
-    from rmt.data import read_pack, read_sample
+    from rmt.data import check_transform, read_pack, read_sample
 
     torch.set_num_threads(options.threads)
     pack, samples = read_pack(options.pack), [read_sample(path) for path in options.samples]
     clip = backbones.load(options.backbone, _device(options.device))
+    check_transform(pack, options.backbone, clip.transform)
     text = clip.text_features(pack.classes, pack.template)
     found = features.encode(
         clip,
@@ -92,17 +93,28 @@ def track(options: argparse.Namespace) -> None:
     tracking.write_summary(summary, options.output)
 
 
+def _register_own(options: argparse.Namespace) -> None:
+    """Add the backbone of `--own-backbone` to the registry of this process."""
+    entry = json.loads(getattr(options, "own_backbone", "{}"))
+    if entry:
+        try:
+            registry.add_own_backbone(options.backbone, **entry)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"--own-backbone: {error}") from error
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m rmt", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
 
     def tower_options(verb: argparse.ArgumentParser) -> None:
-        verb.add_argument("--backbone", choices=registry.BACKBONES, required=True)
+        verb.add_argument("--backbone", required=True, help="a name of rmt/registry.py, or of --own-backbone")
+        verb.add_argument("--own-backbone", default="{}", help="JSON of its entry in the config's own_backbones")
         verb.add_argument("--samples", type=Path, nargs="*", default=[], help="files that `data_prep sample` wrote")
         verb.add_argument("--pack", type=Path, help="PACK.npy that `data_prep pack` wrote")
         verb.add_argument("--images", type=Path, help="folder that image paths are relative to")
         verb.add_argument("--views", type=int, default=10, help="augmented views per training image")
-        verb.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+        verb.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
         verb.add_argument("--threads", type=int, default=1, help="CPU threads")
 
     verb = verbs.add_parser("encode", help=encode.__doc__)
@@ -135,6 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; a user's mistake is one line on stderr and exit status 2."""
     options = _parser().parse_args(arguments)
     try:
+        _register_own(options)
         options.call(options)
     except UserError as error:
         print(f"error: {''.join(getattr(error, '__notes__', []))}{error}", file=sys.stderr)

@@ -18,16 +18,12 @@ import rmt.torchvision_import  # noqa: F401  (before open_clip)
 
 import open_clip  # isort: skip
 
-from rmt import registry
-from rmt.errors import UserError
+from rmt import checkpoints, registry
+from rmt.checkpoints import BackboneError
 from rmt.towers import Tower
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY_CONFIG = ROOT / "rmt" / "weights" / "tiny_clip.json"
-
-
-class BackboneError(UserError):
-    """Weights that are missing or do not fit, or a prompt that the model cannot read; one line with the remedy."""
 
 
 @dataclass
@@ -43,6 +39,12 @@ class Clip:
     weights_sha256: str
     device: torch.device
     known_tokens: frozenset[int] | None = None
+    resize: registry.Resize = "shortest"
+
+    @property
+    def transform(self) -> str:
+        """Name of the test transform, as in the paths of packs."""
+        return registry.transform_name(self.pixels, self.resize)
 
     @property
     def visual(self) -> nn.Module:
@@ -130,15 +132,50 @@ def _tiny_state(path: Path, config: dict[str, Any]) -> tuple[dict[str, Tensor], 
     return state, frozenset(ids.tolist()) | {0}
 
 
+def _random(architecture: str) -> Any:
+    """An architecture by open_clip's own classes, with random weights."""
+    # It warns that the weights are random; they are filled in afterwards.
+    logging.disable(logging.WARNING)
+    try:
+        return open_clip.create_model(architecture, load_weights=False, pretrained_text=False)
+    finally:
+        logging.disable(logging.NOTSET)
+
+
 def build_tiny() -> Any:
     """The tiny CLIP's architecture by open_clip's own classes, with random weights."""
     open_clip.add_model_config(TINY_CONFIG)
-    # It warns that the weights are random; they are filled in below, from a file that holds only the rows in use.
-    logging.disable(logging.WARNING)
+    return _random("tiny_clip")
+
+
+def _tokenizer(name: str, architecture: str) -> Any:
+    """open_clip's tokenizer of an architecture.
+
+    Raises:
+        BackboneError: it needs a package or a file that is not there.
+    """
     try:
-        return open_clip.create_model("tiny_clip", load_weights=False)
-    finally:
-        logging.disable(logging.NOTSET)
+        return open_clip.get_tokenizer(architecture)
+    except ImportError as error:
+        raise BackboneError(
+            f"{name}: its tokenizer needs the package {error.name}; install it with `pip install {error.name}`"
+        ) from error
+    except Exception as error:  # transformers raises many kinds; all mean that the files are not there
+        source = checkpoints.architecture_config(name, registry.BACKBONES[name])["text_cfg"].get("hf_tokenizer_name")
+        raise BackboneError(
+            f"{name}: the tokenizer of {source} cannot be fetched; where there is internet run `hf download {source} "
+            "--include '*token*'`, then copy its folder from the cache there to the one here"
+        ) from error
+
+
+def _published(name: str, entry: registry.Backbone) -> tuple[Any, dict[str, Any]]:
+    """(model with its weights, how it was trained) of a tag of open_clip's or a user's checkpoint."""
+    facts = checkpoints.trained_as(name, entry)
+    # Before the model is built, which for a large one takes a while.
+    path = Path(entry.checkpoint) if entry.checkpoint else checkpoints.fetched(name, entry)
+    model = _random(entry.architecture)
+    checkpoints.load_into(model, name, entry, path)
+    return model, facts
 
 
 def load(name: str, device: torch.device | str = "cpu") -> Clip:
@@ -147,34 +184,30 @@ def load(name: str, device: torch.device | str = "cpu") -> Clip:
     Raises:
         BackboneError: the weights cannot be had; the line says where to put them.
     """
+    if name not in registry.BACKBONES:
+        raise BackboneError(f"backbone {name!r} is not registered; registered: {', '.join(registry.BACKBONES)}")
     entry = registry.BACKBONES[name]
-    known = None
+    known, facts = None, {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
     if entry.architecture == "tiny_clip":
-        model = build_tiny()
-        state, known = _tiny_state(ROOT / entry.pretrained, json.loads(TINY_CONFIG.read_text()))
+        model, tokenizer = build_tiny(), open_clip.get_tokenizer(entry.architecture)
+        state, known = _tiny_state(ROOT / str(entry.pretrained), json.loads(TINY_CONFIG.read_text()))
         missing, unexpected = model.load_state_dict(state, strict=False)
         if unexpected or set(missing) - {"attn_mask"}:
             raise BackboneError(f"{entry.pretrained}: does not fit {TINY_CONFIG.name}: {missing or unexpected}")
     else:
-        try:
-            model = open_clip.create_model(entry.architecture, pretrained=entry.pretrained, precision="fp32")
-        except (OSError, RuntimeError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise BackboneError(
-                f"weights {entry.pretrained!r} of {entry.architecture} cannot be fetched ({reason}); connect once to "
-                "the internet, or set HF_HOME to a folder that holds them"
-            ) from error
+        checkpoints.architecture_config(name, entry)
+        tokenizer = _tokenizer(name, entry.architecture)
+        model, facts = _published(name, entry)
     model = model.to(device).eval().requires_grad_(False)
-    mean = getattr(model.visual, "image_mean", None) or open_clip.OPENAI_DATASET_MEAN
-    std = getattr(model.visual, "image_std", None) or open_clip.OPENAI_DATASET_STD
     return Clip(
         name=name,
         model=model,
-        tokenizer=open_clip.get_tokenizer(entry.architecture),
+        tokenizer=tokenizer,
         pixels=entry.image_pixels,
-        mean=torch.tensor(mean, device=device).view(1, 3, 1, 1),
-        std=torch.tensor(std, device=device).view(1, 3, 1, 1),
+        mean=torch.tensor(facts["mean"], device=device).view(1, 3, 1, 1),
+        std=torch.tensor(facts["std"], device=device).view(1, 3, 1, 1),
         weights_sha256=_sha256_of_state(model),
         device=torch.device(device),
         known_tokens=known,
+        resize=entry.resize,
     )

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import Sampler
 
 from rmt.errors import UserError
+from rmt.registry import transform_name
 
 
 class BadData(UserError):
@@ -69,12 +70,20 @@ def read_sample(path: Path) -> Sample:
         raise BadData(f"{path}: not a sample ({error}); make it with `snakemake samples`") from error
 
 
+ROWS_PER_BLOCK = 256
+"""Images of a pack that one digest covers."""
+
+CHEAP_BYTES = 32 << 20
+"""Packs up to this size are hashed whole whenever they are read; of larger ones the first and the last block are."""
+
+
 @dataclass(frozen=True)
 class Pack:
     """Evaluation images decoded once: uint8 [N, P, P, 3] memory-mapped, with paths and labels in the same order."""
 
     dataset: str
     pixels: np.ndarray
+    transform: str
     paths: tuple[str, ...]
     labels: tuple[int, ...]
     classes: tuple[str, ...]
@@ -82,28 +91,67 @@ class Pack:
     split_sha256: str
 
 
-def read_pack(path: Path) -> Pack:
-    """Read `PACK.npy` and the index `PACK.json` beside it.
+def block_digests(pixels: np.ndarray, blocks: Iterable[int]) -> list[str]:
+    """SHA-256 of some blocks of `ROWS_PER_BLOCK` images each; the last block is as long as the rest."""
+    slices = (pixels[block * ROWS_PER_BLOCK : (block + 1) * ROWS_PER_BLOCK] for block in blocks)
+    return [hashlib.sha256(np.ascontiguousarray(part).data).hexdigest() for part in slices]
+
+
+def read_pack(path: Path, whole: bool = False) -> Pack:
+    """Read `PACK.npy` and the index `PACK.json` beside it; size and form are always checked, digests as told.
+
+    Args:
+        path: PACK.npy.
+        whole: hash every block, which reads the whole file, instead of what is cheap.
 
     Raises:
-        BadData: a file is missing, or the two do not belong together.
+        BadData: a file is missing, truncated or altered, or the two do not belong together.
     """
     try:
-        pixels = np.load(path, mmap_mode="r")
         index = json.loads(path.with_suffix(".json").read_text())
-    except (OSError, ValueError) as error:
-        raise BadData(f"{path}: not a pack ({error}); make it with `python -m data_prep pack`") from error
-    if len(pixels) != len(index["paths"]):
-        raise BadData(f"{path}: {len(pixels)} images but {len(index['paths'])} paths; delete it and pack again")
-    return Pack(
-        dataset=index["dataset"],
-        pixels=pixels,
-        paths=tuple(index["paths"]),
-        labels=tuple(index["labels"]),
-        classes=tuple(index["classes"]),
-        template=index["template"],
-        split_sha256=index["split_sha256"],
-    )
+        pixels = np.load(path, mmap_mode="r")
+        side, paths, digests = index["pixels"], tuple(index["paths"]), index.get("blocks_sha256")
+        found = Pack(
+            dataset=index["dataset"],
+            pixels=pixels,
+            transform=transform_name(side, index.get("resize", "shortest")),
+            paths=paths,
+            labels=tuple(index["labels"]),
+            classes=tuple(index["classes"]),
+            template=index["template"],
+            split_sha256=index["split_sha256"],
+        )
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise BadData(f"{path}: not a whole pack ({reason}); delete it and make it with `data_prep pack`") from error
+    again = "delete it and pack again"
+    if len(pixels) != len(paths) or len(paths) != len(found.labels):
+        raise BadData(f"{path}: {len(pixels)} images but {len(paths)} paths and {len(found.labels)} labels; {again}")
+    if pixels.dtype != np.uint8 or pixels.shape[1:] != (side, side, 3):
+        raise BadData(f"{path}: images are {pixels.dtype} {pixels.shape[1:]}, the index says {side} pixels; {again}")
+    if digests is None:
+        if whole:
+            raise BadData(f"{path}: its index holds no digests; {again}")
+        return found
+    blocks = range(-(-len(paths) // ROWS_PER_BLOCK))
+    if len(digests) != len(blocks):
+        raise BadData(f"{path}: {len(blocks)} blocks of images but {len(digests)} digests; {again}")
+    chosen = list(blocks) if whole or pixels.nbytes <= CHEAP_BYTES else [blocks[0], blocks[-1]]
+    for block, digest in zip(chosen, block_digests(pixels, chosen), strict=True):
+        if digest != digests[block]:
+            first = block * ROWS_PER_BLOCK
+            raise BadData(f"{path}: images from number {first} on are not those that were packed; {again}")
+    return found
+
+
+def check_transform(pack: Pack, backbone: str, transform: str) -> None:
+    """Refuse a pack that was made for another backbone's test transform.
+
+    Raises:
+        BadData: naming both transforms.
+    """
+    if pack.transform != transform:
+        raise BadData(f"the pack of {pack.dataset} is {pack.transform}, {backbone} reads {transform}; name that pack")
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):

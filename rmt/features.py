@@ -72,8 +72,10 @@ def encode(
 
     train = list(dict.fromkeys(item for sample in samples for item in sample.train))
     every = list(dict.fromkeys(train + [item for sample in samples for item in sample.val]))
-    paths = [path for path, _ in every]
-    images = clip.encode_images(test_pixels(folder, paths, clip.pixels)) if paths else text.new_empty(0, text.shape[1])
+    images = text.new_empty(0, text.shape[1])
+    if every:
+        paths = [path for path, _ in every]
+        images = clip.encode_images(test_pixels(folder, paths, clip.pixels, clip.resize))
     cached = text.new_empty(0, views, text.shape[1])
     if train:
         crops = TrainingImages(

@@ -27,7 +27,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as safetensors_bytes
 
 from rmt import evaluate, features, masks, records, registry
-from rmt.data import BadData, Pack, Sample, read_pack, read_sample
+from rmt.data import BadData, Pack, Sample, check_transform, read_pack, read_sample
 from rmt.errors import UserError
 from rmt.methods import EvaluationSet, Task, Tuned, implementation
 from rmt.plan import PlannedMethod
@@ -142,6 +142,7 @@ def _image_task(
     pack, images = _needed_pack(job), job.images
     assert images is not None
     clip = _tuned_clip(job, identity) if job.method.tower else job.frozen_clip()
+    check_transform(pack, job.backbone, clip.transform)
 
     @cache
     def computed() -> features.Features:
@@ -161,7 +162,7 @@ def _image_task(
     )
 
     def val_pixels() -> Any:
-        return test_pixels(images, [path for path, _ in sample.val], clip.pixels)
+        return test_pixels(images, [path for path, _ in sample.val], clip.pixels, clip.resize)
 
     sets = [
         EvaluationSet("test", lambda: pack.pixels, lambda: clip.encode_images(pack.pixels)),
@@ -186,7 +187,7 @@ def _answers(job: Job, sample: Sample | None, sets: Sequence[EvaluationSet], tun
 
 
 def peak_memory(device: torch.device) -> int:
-    """Peak bytes: allocated on the GPU, or resident of this process so far."""
+    """Peak bytes: allocated on a CUDA GPU, else resident of this process so far (Apple's GPU keeps no peak)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     scale = 1 if sys.platform == "darwin" else 1024
@@ -265,7 +266,7 @@ def run(job: Job, sample: Sample | None) -> tuple[dict[str, Any], dict[str, pa.T
             "dirty": dirty,
             "python": platform.python_version(),
             "packages": {name: metadata.version(name) for name in PACKAGES},
-            "device": torch.cuda.get_device_name(job.device) if job.device.type == "cuda" else "cpu",
+            "device": torch.cuda.get_device_name(job.device) if job.device.type == "cuda" else job.device.type,
             "threads": torch.get_num_threads(),
         },
     }

@@ -121,6 +121,8 @@ def _explain(error: Any) -> str:
         expected = error.validator_value
         expected = " or ".join(expected) if isinstance(expected, list) else expected
         return f"key {key!r}: expected {expected}, got {type(error.instance).__name__} {error.instance!r}"
+    if "propertyNames" in error.absolute_schema_path and "own_backbones" in error.absolute_schema_path:
+        return f"key 'own_backbones': name {error.instance!r} must be lower_snake"
     if "propertyNames" in error.absolute_schema_path:
         return f"key 'methods': label {error.instance!r} must be lower_snake, or LABEL+TOWER"
     return f"key {key!r}: {error.message}"
@@ -174,6 +176,26 @@ def _refuse_any(key: str, name: str) -> None:
     raise ConfigError(f"key '{key}.{name}': this method has no hyperparameters")
 
 
+def _add_own_backbones(entries: Mapping[str, Mapping[str, Any]]) -> None:
+    """Make the config's own backbones known to this process."""
+    for name, entry in entries.items():
+        try:
+            registry.add_own_backbone(name, **entry)
+        except ValueError as error:
+            raise ConfigError(f"key 'own_backbones.{name}': {error}") from error
+
+
+def _check_towers(backbones: Iterable[str], methods: Mapping[str, PlannedMethod]) -> None:
+    """Methods that reach into the towers need towers of open_clip's own classes."""
+    reaching = [label for label, method in methods.items() if method.needs == "images"]
+    for name in backbones:
+        if reaching and not registry.BACKBONES[name].own_towers:
+            raise ConfigError(
+                f"key 'backbones': the towers of {name!r} are not open_clip's own classes, so masks and contexts "
+                f"cannot reach into them: leave out {', '.join(reaching)}, or use a config of its own"
+            )
+
+
 def check(config: Mapping[str, Any]) -> Plan:
     """Fill in defaults and check a config: the schema first, then names against catalog and registry.
 
@@ -187,9 +209,11 @@ def check(config: Mapping[str, Any]) -> Plan:
     full = {name: spec["default"] for name, spec in properties.items() if "default" in spec} | dict(config)
     for name in full["datasets"]:
         _check_name("datasets", name, catalog.DATASETS)
+    _add_own_backbones(full["own_backbones"])
     for name in full["backbones"]:
         _check_name("backbones", name, registry.BACKBONES)
     methods = _methods(full)
+    _check_towers(full["backbones"], methods)
     if full["control"] is not None:
         _check_name("control", full["control"], methods)
     return Plan(full, methods)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+Resize = Literal["shortest", "squash"]
+
 Rule = Callable[[str, int], Any]
 """A default that depends on (dataset, shots)."""
 
@@ -44,18 +46,38 @@ class Method:
 
 @dataclass(frozen=True)
 class Backbone:
-    """One CLIP model: open_clip's architecture name, its weights, and the test transform it was trained with."""
+    """One CLIP model: open_clip's architecture name, its weights, and the test transform it was trained with.
+
+    `pretrained` is a tag of open_clip's or, for the tiny CLIP, a file of this checkout. `checkpoint` is a user's own
+    file; a tag beside it says which weights it descends from, whose mean, deviation and activation then hold.
+    `own_towers`: both towers are open_clip's own classes, which masks and learnt contexts reach into; without it only
+    methods on cached features run. `resize` is "shortest" (shorter side to `image_pixels`, then centre crop) or
+    "squash" (both sides), by bicubic; `rmt.backbones` compares it with what open_clip says.
+    """
 
     label: str
     architecture: str
-    pretrained: str
+    pretrained: str | None
     image_pixels: int
     citation: str
+    resize: Resize = "shortest"
+    own_towers: bool = True
+    checkpoint: str | None = None
 
     @property
     def transform(self) -> str:
-        """Name of the test transform, used in paths: shorter side to `image_pixels` by bicubic, then centre crop."""
-        return f"{self.image_pixels}px"
+        """Name of the test transform, used in paths: `224px` or `224px-squash`."""
+        return transform_name(self.image_pixels, self.resize)
+
+    @property
+    def weights_file(self) -> str | None:
+        """The weights' file, where it is the user's or this checkout's; None where open_clip fetches it."""
+        return self.checkpoint or (self.pretrained if "/" in (self.pretrained or "") else None)
+
+
+def transform_name(pixels: int, resize: str) -> str:
+    """Name of a test transform."""
+    return f"{pixels}px" if resize == "shortest" else f"{pixels}px-{resize}"
 
 
 _CLIP = "Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021"
@@ -63,6 +85,14 @@ _MASK_TUNING = "Zheng et al., Regularized Mask Tuning, ICCV 2023, arXiv 2307.150
 _COOP = "Zhou et al., Learning to Prompt for Vision-Language Models, IJCV 2022"
 _CLIP_ADAPTER = "Gao et al., CLIP-Adapter: Better Vision-Language Models with Feature Adapters, IJCV 2024"
 _TIP_ADAPTER = "Zhang et al., Tip-Adapter: Training-Free Adaption of CLIP for Few-shot Classification, ECCV 2022"
+_LAION = "Schuhmann et al., LAION-5B, NeurIPS Datasets and Benchmarks 2022; Cherti et al., CVPR 2023"
+_SIGLIP = "Zhai et al., Sigmoid Loss for Language Image Pre-Training, ICCV 2023"
+
+
+def _openai(label: str, architecture: str) -> Backbone:
+    """OpenAI's weights were trained with QuickGELU; under its plain names open_clip would run them with GELU."""
+    return Backbone(f"CLIP {label}", f"{architecture}-quickgelu", "openai", 224, _CLIP)
+
 
 BACKBONES: dict[str, Backbone] = {
     "tiny_clip": Backbone(
@@ -72,14 +102,40 @@ BACKBONES: dict[str, Backbone] = {
         image_pixels=32,
         citation="trained by `python -m data_prep.demo.pretrain`",
     ),
-    "vit_b16": Backbone(
-        label="CLIP ViT-B/16",
-        architecture="ViT-B-16",
-        pretrained="openai",
-        image_pixels=224,
-        citation=_CLIP,
+    "vit_b16": _openai("ViT-B/16", "ViT-B-16"),
+    "vit_b32": _openai("ViT-B/32", "ViT-B-32"),
+    "vit_l14": _openai("ViT-L/14", "ViT-L-14"),
+    "rn50": _openai("RN50", "RN50"),
+    "rn101": _openai("RN101", "RN101"),
+    "vit_b32_laion2b": Backbone("OpenCLIP ViT-B/32 LAION-2B", "ViT-B-32", "laion2b_s34b_b79k", 224, _LAION),
+    "vit_b16_laion2b": Backbone("OpenCLIP ViT-B/16 LAION-2B", "ViT-B-16", "laion2b_s34b_b88k", 224, _LAION),
+    "vit_b16_siglip": Backbone(
+        "SigLIP ViT-B/16", "ViT-B-16-SigLIP", "webli", 224, _SIGLIP, resize="squash", own_towers=False
     ),
 }
+SHIPPED = frozenset(BACKBONES)
+
+
+def add_own_backbone(
+    name: str,
+    architecture: str,
+    checkpoint: str | None = None,
+    pretrained: str | None = None,
+    pixels: int = 224,
+    resize: Resize = "shortest",
+) -> None:
+    """Add a user's own backbone, a checkpoint or another tag of open_clip's, to this process's `BACKBONES`.
+
+    Raises:
+        ValueError: the name is taken, or neither a checkpoint nor a tag is given.
+    """
+    if name in SHIPPED:
+        raise ValueError(f"{name!r} is a registered backbone; choose another name")
+    if not (checkpoint or pretrained):
+        raise ValueError("name a file as 'checkpoint', or one of open_clip's tags as 'pretrained'")
+    citation = "the user's own weights" if checkpoint else f"open_clip, {architecture}, {pretrained}"
+    BACKBONES[name] = Backbone(name, architecture, pretrained, pixels, citation, resize=resize, checkpoint=checkpoint)
+
 
 _RELEASED = "released code, wuw2019/R-AMT configs/trainers (vit_b16.yaml)"
 

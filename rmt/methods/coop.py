@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from rmt import train
@@ -56,7 +56,23 @@ def encode_prompts(model: Any, embedded: Tensor, ends: Tensor) -> Tensor:
     hidden = embedded[:, :length] + model.positional_embedding[:length]
     hidden = model.transformer(hidden, attn_mask=model.attn_mask[:length, :length])
     hidden = model.ln_final(hidden)[torch.arange(len(ends)), ends]
-    return hidden @ model.text_projection
+    project = model.text_projection
+    return project(hidden) if isinstance(project, nn.Linear) else hidden @ project
+
+
+def check_text_tower(name: str, model: Any) -> None:
+    """Refuse a text tower that contexts cannot be put into.
+
+    Raises:
+        UserError: the tower is not causal, or not read at the end token, or not open_clip's own.
+    """
+    parts = ("token_embedding", "positional_embedding", "transformer", "attn_mask", "ln_final", "text_projection")
+    own = all(getattr(model, part, None) is not None for part in parts)
+    if not own or getattr(model, "text_pool_type", "argmax") != "argmax":
+        raise UserError(
+            f"coop: the text tower of {name} ({type(model).__name__}) is not the causal one of CLIP, so contexts "
+            "cannot be put into it; choose another backbone or method"
+        )
 
 
 def _prompts(task: Task) -> tuple[Tensor, list[int], Tensor]:
@@ -126,6 +142,7 @@ class PromptTuner:
 def tune(task: Task) -> Tuned:
     """Train the context for all epochs; the last step is kept."""
     settings, clip = task.hyperparameters, task.clip
+    check_text_tower(clip.name, clip.model)
     tokens, lengths, context = _prompts(task)
     tuner = PromptTuner(
         clip.model,

@@ -52,7 +52,7 @@ def test_rules_of_the_authors() -> None:
         ({"shots": ["two"]}, "key 'shots.0': expected integer, got str 'two'"),
         ({"shots": 2}, "key 'shots': expected array, got int 2"),
         ({"shots": [0]}, "key 'shots.0': 0 is less than the minimum of 1"),
-        ({"device": "gpu"}, "key 'device': 'gpu' is not valid; valid: auto, cpu, cuda"),
+        ({"device": "gpu"}, "key 'device': 'gpu' is not valid; valid: auto, cpu, cuda, mps"),
         ({"control": "ramt"}, "key 'control': unknown name 'ramt'; did you mean 'r_amt'?"),
         ({"methods": {"r_atm": {}}}, "key 'methods.r_atm': unknown name 'r_atm'; did you mean 'r_amt'?"),
         (

@@ -1,6 +1,7 @@
 # The checked config, the explicit list of runs, and what each wildcard may be.
 import json
 import re
+import shlex
 
 from data_prep import catalog
 from rmt import registry
@@ -70,9 +71,19 @@ def pack_file(wildcards):
 
 
 def weights_file(wildcards):
-    """The weights file of a backbone that lies in this checkout; nothing for weights that open_clip fetches."""
-    pretrained = registry.BACKBONES[wildcards.backbone].pretrained
-    return [pretrained] if "/" in pretrained else []
+    """The weights file of a backbone, the user's or this checkout's; nothing for weights that open_clip fetches."""
+    return registry.BACKBONES[wildcards.backbone].weights_file or []
+
+
+def own_backbone(wildcards):
+    """Option that tells the command line of a backbone of the config's own; nothing for a registered one."""
+    entry = PLAN.config["own_backbones"].get(wildcards.backbone)
+    return f" --own-backbone {shlex.quote(json.dumps(entry))}" if entry else ""
+
+
+def resize_option(wildcards):
+    """Option of `pack` for a transform other than the shorter side and a centre crop."""
+    return " --resize squash" if wildcards.resize else ""
 
 
 def image_folder(wildcards):

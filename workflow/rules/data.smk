@@ -60,18 +60,20 @@ rule pack:
         split=f"{DATA}/{{dataset}}/split.json",
         verified=f"{DATA}/{{dataset}}/verified.json",
     output:
-        images=f"{DATA}/{{dataset}}/pack/{{pixels}}px.npy",
-        index=f"{DATA}/{{dataset}}/pack/{{pixels}}px.json",
+        images=f"{DATA}/{{dataset}}/pack/{{pixels}}px{{resize}}.npy",
+        index=f"{DATA}/{{dataset}}/pack/{{pixels}}px{{resize}}.json",
     log:
-        f"{DATA}/logs/pack-{{dataset}}-{{pixels}}px.log",
+        f"{DATA}/logs/pack-{{dataset}}-{{pixels}}px{{resize}}.log",
     wildcard_constraints:
         pixels=r"\d+",
+        resize=r"|-squash",
     conda:
         "../envs/rmt-bench.yaml"
     params:
         images=image_folder,
+        resize=resize_option,
     message:
         "pack: {wildcards.dataset} at {wildcards.pixels} pixels"
     shell:
         "python -m data_prep pack {wildcards.dataset} --split {input.split} --images {params.images}"
-        " --pixels {wildcards.pixels} --output {output.images} 2> {log}"
+        " --pixels {wildcards.pixels}{params.resize} --output {output.images} 2> {log}"

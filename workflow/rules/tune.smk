@@ -3,7 +3,7 @@
 GROUPING = PLAN.config["fit_grouping"]
 FIT = (
     "python -m rmt fit --benchmark {params.benchmark} --protocol {wildcards.protocol} --backbone {wildcards.backbone}"
-    " --method {wildcards.method} --use {params.use} --overrides {params.overrides:q} --results {params.results}"
+    "{params.own_backbone} --method {wildcards.method} --use {params.use} --overrides {params.overrides:q} --results {params.results}"
     " --device {params.device} --threads {threads}"
 )
 
@@ -26,10 +26,11 @@ rule encode:
         images=image_folder,
         views=PLAN.config["views"],
         device=PLAN.config["device"],
+        own_backbone=own_backbone,
     message:
         "encode: {wildcards.dataset} by {wildcards.backbone}"
     shell:
-        "python -m rmt encode --backbone {wildcards.backbone} --pack {input.pack} --samples {input.samples}"
+        "python -m rmt encode --backbone {wildcards.backbone}{params.own_backbone} --pack {input.pack} --samples {input.samples}"
         " --images {params.images} --views {params.views} --device {params.device} --threads {threads}"
         " --output {output} 2> {log}"
 
@@ -48,6 +49,7 @@ rule fit_once:
     threads: THREADS
     params:
         benchmark=BENCHMARK,
+        own_backbone=own_backbone,
         results=results_folder,
         use=use,
         overrides=overrides,
@@ -74,6 +76,7 @@ rule fit_features:
     threads: THREADS
     params:
         benchmark=BENCHMARK,
+        own_backbone=own_backbone,
         results=results_folder,
         use=use,
         overrides=overrides,
@@ -117,6 +120,7 @@ rule fit_images:
     params:
         images=image_folder,
         benchmark=BENCHMARK,
+        own_backbone=own_backbone,
         results=results_folder,
         use=use,
         overrides=overrides,
