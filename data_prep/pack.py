@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep import catalog, splits
+from data_prep import splits
 from rmt.images import test_pixels
 from rmt.records import atomic, write_json
 
 
-def pack(name: str, split_file: Path, images: Path, pixels: int, output: Path) -> None:
+def pack(name: str, template: str, split_file: Path, images: Path, pixels: int, output: Path) -> None:
     """Write `output` (.npy) and its index (.json: dataset, classes, template, paths, labels, split's hash).
 
     The pixels are bit-identical to decoding every image anew with `rmt.images.test_transform`.
@@ -29,7 +29,7 @@ def pack(name: str, split_file: Path, images: Path, pixels: int, output: Path) -
             "dataset": name,
             "pixels": pixels,
             "classes": splits.class_names(split, split_file),
-            "template": catalog.DATASETS[name].template,
+            "template": template,
             "split_sha256": splits.sha256_of(split_file),
             "paths": paths,
             "labels": [label for _, label, _ in split["test"]],
