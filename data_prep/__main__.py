@@ -88,6 +88,8 @@ def split(options: argparse.Namespace) -> None:
 def sample(options: argparse.Namespace) -> None:
     """Draw a few-shot sample as CoOp does; prints it, or writes it with --output."""
     source = splits.read_split(options.split)
+    if not source["train"]:
+        raise splits.BadSplit(f"{options.split}: no training images to draw from; this is a test set only")
     drawn = splits.few_shot(source, options.shots, options.seed, options.classes)
     if options.output is None:
         json.dump(drawn, sys.stdout, ensure_ascii=False)

@@ -104,8 +104,9 @@ def _provide(name: str, entry: catalog.Dataset, target: Path, in_place: bool) ->
             (target / part).unlink()  # of a tree that has gone
     lacking = [file for file in entry.files if not all(part.exists() for part in _parts(file, target))]
     if entry.source == "by_hand":
-        archives = [file for file in lacking if file.keep and not (target / file.name).exists()]
-        if archives or not (target / entry.image_folder).exists():
+        absent = [file for file in lacking if file.keep and not (target / file.name).exists()]
+        archived = any(file.keep for file in entry.files)
+        if absent or not (archived or (target / entry.image_folder).exists()):
             target.mkdir(parents=True, exist_ok=True)
             raise NotThere(instructions.page(name, target))
     target.mkdir(parents=True, exist_ok=True)

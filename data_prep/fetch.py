@@ -15,9 +15,9 @@ from pathlib import Path
 
 import requests
 import urllib3
-from tqdm import tqdm
 
 from data_prep.addresses import File
+from data_prep.progress import bar
 from rmt.errors import UserError
 
 DRIVE = "drive:"
@@ -155,15 +155,16 @@ def _stream(address: str, file: File, part: Path) -> None:
         total_bytes = have + int(length) if length else file.bytes
         if file.bytes is not None and total_bytes != file.bytes:
             raise _Refused(f"has {total_bytes} bytes, expected {file.bytes}")
-        bar = tqdm(total=total_bytes, initial=have, desc=file.name, unit="B", unit_scale=True, leave=False)
-        with bar, part.open("ab" if have else "wb") as out:
+        shown = bar(total=total_bytes, initial=have, desc=file.name, unit="B")
+        with shown, part.open("ab" if have else "wb") as out:
             since, mark = time.monotonic(), have
             # Not iter_content, which would wait for a full chunk from a server that sends a byte a minute.
             while chunk := response.raw.read1(CHUNK):
                 out.write(chunk)
                 have += len(chunk)
-                bar.update(len(chunk))
+                shown.update(len(chunk))
                 if total_bytes is not None and have > total_bytes:
+                    part.unlink()
                     raise _Refused(f"sends more than {total_bytes} bytes")
                 if time.monotonic() - since > SLOW_SECONDS:
                     if have - mark < SLOWEST * SLOW_SECONDS:
@@ -178,11 +179,11 @@ def _from_drive(identity: str, file: File, part: Path) -> None:
     import gdown
 
     whole = part.with_name(f"{file.name}.drive")
-    with tqdm(desc=file.name, unit="B", unit_scale=True, leave=False) as bar:
+    with bar(desc=file.name, unit="B") as shown:
 
         def progress(done: int, total: int | None) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
+            shown.total = total
+            shown.update(done - shown.n)
 
         try:
             gdown.download(

@@ -126,7 +126,7 @@ def _from_csv(path: Path) -> list[Found]:
     except (OSError, UnicodeDecodeError) as error:
         raise BadOwnData(f"{path}: cannot be read as a CSV in UTF-8 ({error})") from error
     except csv.Error as error:
-        raise BadOwnData(f"{path}: line {reader.line_num}: not a CSV line ({error})") from error
+        raise BadOwnData(f"{path}: line {reader.reader.line_num}: not a CSV line ({error})") from error
     if not found:
         raise BadOwnData(f"{path}: has no images; add lines path,label")
     return found

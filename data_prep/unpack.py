@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from data_prep.addresses import NESTED
 from data_prep.fetch import DISK_FULL, no_space, require_space
+from data_prep.progress import bar
 from rmt.errors import UserError
 
 _BROKEN = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, RuntimeError, ValueError)
@@ -54,10 +55,10 @@ def _inside(link: str, archive: Path, folder: str = "") -> None:
         )
 
 
-def _tar_members(archive: Path, bar: tqdm) -> Iterator[_Member]:
+def _tar_members(archive: Path, shown: tqdm) -> Iterator[_Member]:
     with archive.open("rb") as raw, tarfile.open(fileobj=raw, mode="r:*") as tar:
         for member in tar:
-            bar.update(raw.tell() - bar.n)
+            shown.update(raw.tell() - shown.n)
             name = _safe(member.name, archive)
             if member.issym():
                 _inside(member.linkname, archive, posixpath.dirname(name))
@@ -67,9 +68,11 @@ def _tar_members(archive: Path, bar: tqdm) -> Iterator[_Member]:
                 raise BadArchive(f"{archive}: member {name!r} is a device; nothing was unpacked, delete the file")
             if not member.isdir():
                 yield name, lambda member=member: tar.extractfile(member)  # type: ignore[misc]
+        while tar.fileobj and tar.fileobj.read(1 << 20):
+            pass  # to the end of the compressed stream: tarfile takes one that is cut between members for whole
 
 
-def _zip_members(archive: Path, bar: tqdm) -> Iterator[_Member]:
+def _zip_members(archive: Path, shown: tqdm) -> Iterator[_Member]:
     with zipfile.ZipFile(archive) as packed:
         require_space(
             archive.parent, sum(member.file_size for member in packed.infolist()), f"unpacking {archive.name}"
@@ -78,7 +81,7 @@ def _zip_members(archive: Path, bar: tqdm) -> Iterator[_Member]:
             name = _safe(member.filename, archive)
             if stat.S_ISLNK(member.external_attr >> 16):
                 raise BadArchive(f"{archive}: member {name!r} is a link; nothing was unpacked, delete the file")
-            bar.update(member.compress_size)
+            shown.update(member.compress_size)
             if not member.is_dir():
                 yield name, lambda member=member: packed.open(member)  # type: ignore[misc]
 
@@ -87,8 +90,8 @@ def _extract(archive: Path, wanted: Sequence[str], folder: Path) -> None:
     """Check all members; write those below the wanted paths into `folder`."""
     size = archive.stat().st_size
     require_space(folder, size, f"unpacking {archive.name}")
-    with tqdm(total=size, desc=f"unpacking {archive.name}", unit="B", unit_scale=True, leave=False) as bar:
-        for name, open_member in (_zip_members if zipfile.is_zipfile(archive) else _tar_members)(archive, bar):
+    with bar(total=size, desc=f"unpacking {archive.name}", unit="B") as shown:
+        for name, open_member in (_zip_members if zipfile.is_zipfile(archive) else _tar_members)(archive, shown):
             if not any(name == path or name.startswith(path + "/") for path in wanted):
                 continue
             content = open_member()

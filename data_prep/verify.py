@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from tqdm import tqdm
-
+from data_prep.progress import bar
 from rmt.errors import UserError
 
 BY_SIZE_ABOVE = 500_000
@@ -86,7 +85,7 @@ def verify(name: str, folder: Path, paths: Sequence[str]) -> tuple[str, str]:
             f"{name}: {len(lost)} of {len(paths)} images of its split are missing below {folder}, the first is "
             f"{lost[0]}{Listing(folder).hint(lost[0])}; complete the folder, or remove it and run again"
         )
-    shown = tqdm(paths, desc=f"verifying {name}", unit="image", leave=False)
+    shown = bar(paths, desc=f"verifying {name}", unit="image")
     try:
         for path in paths:
             if (folder / path).stat().st_size == 0:
