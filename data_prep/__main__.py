@@ -97,6 +97,8 @@ def sample(options: argparse.Namespace) -> None:
         return
     if options.dataset is None:
         raise UserError("sample: --output needs --dataset, whose prompt the sample file carries")
+    if not drawn["val"]:
+        raise splits.BadSplit(f"{options.split}: no images are left for validation; give val a share of the images")
     entry = _entry(options)
     write_json(
         options.output,
@@ -120,7 +122,7 @@ def pack(options: argparse.Namespace) -> None:
     from data_prep.pack import pack as write
 
     torch.set_num_threads(1)
-    write(options.dataset, _entry(options).template, options.split, options.images, options.pixels, options.output)
+    write(options.dataset, options.split, options.images, options.pixels, options.output, _entry(options).template)
 
 
 def _settings(words: str) -> dict[str, Any]:

@@ -287,7 +287,8 @@ _ELEVEN: dict[str, Dataset] = {
         reader="imagenet",
         note=(
             "The few-shot sample is drawn from sorted file names. CoOp's own depends on the order in which its file "
-            "system listed them and cannot be reproduced."
+            "system listed them and cannot be reproduced. Few-shot validation images are further training images, "
+            "because CoOp's are its test images."
         ),
     ),
 }

@@ -4,15 +4,16 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep import splits
+from data_prep import catalog, splits
 from rmt.images import test_pixels
 from rmt.records import atomic, write_json
 
 
-def pack(name: str, template: str, split_file: Path, images: Path, pixels: int, output: Path) -> None:
+def pack(name: str, split_file: Path, images: Path, pixels: int, output: Path, template: str | None = None) -> None:
     """Write `output` (.npy) and its index (.json: dataset, classes, template, paths, labels, split's hash).
 
-    The pixels are bit-identical to decoding every image anew with `rmt.images.test_transform`.
+    `template` is the prompt of own data; that of a dataset of the catalog is the catalog's. The pixels are
+    bit-identical to decoding every image anew with `rmt.images.test_transform`.
 
     Raises:
         BadData: naming an image that is missing or corrupt.
@@ -29,7 +30,7 @@ def pack(name: str, template: str, split_file: Path, images: Path, pixels: int, 
             "dataset": name,
             "pixels": pixels,
             "classes": splits.class_names(split, split_file),
-            "template": template,
+            "template": template or catalog.DATASETS[name].template,
             "split_sha256": splits.sha256_of(split_file),
             "paths": paths,
             "labels": [label for _, label, _ in split["test"]],

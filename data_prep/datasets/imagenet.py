@@ -2,9 +2,9 @@
 
 Training images are those of images/train/WNID, test images the 50,000 of images/val/WNID; a class's label is the rank
 of its wnid. No validation images exist: CoOp uses the test images for both, and this project never selects on test
-images, so val is empty here. Within a class, CoOp takes the files in the order in which the file system happens to list
-them; its few-shot samples therefore cannot be reproduced from the seed. Here names are sorted, so that the sample
-depends on the seed only.
+images, so val is empty here and the few-shot val comes from training images that the sample left over. Within a class,
+CoOp takes the files in the order in which the file system happens to list them; its few-shot samples therefore cannot
+be reproduced from the seed. Here names are sorted, so that the sample depends on the seed only.
 """
 
 import os

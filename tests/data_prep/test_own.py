@@ -237,7 +237,8 @@ def test_own_data_are_planned_like_any_dataset() -> None:
         ),
         (
             {"own_datasets": {"mine": {"folder": "x", "template": "a {name}"}}},
-            "key 'own_datasets': 'mine': template 'a {name}' must hold {} once, where the class name goes, and no brace else",
+            "key 'own_datasets': 'mine': template 'a {name}' must hold {} once, where the class name goes, and no "
+            "brace else",
         ),
         (
             {"own_datasets": {"mine": {"folder": "x", "fractions": [0.5, 0.2, 0.2]}}},

@@ -310,6 +310,11 @@ def test_imagenet_from_its_folders(server, tmp_path, monkeypatch, capsys) -> Non
     sample = drawn(tmp_path / "imagenet/split.json", 2)
     assert [label for _, label, _ in sample] == [0, 0, 1, 1, 2, 2, 3, 3]
     assert "cannot be reproduced" in catalog.DATASETS["imagenet"].note
+    both = splits.few_shot(split, 2, 1)
+    assert [item[1] for item in both["val"]] == [0, 1, 2, 3]  # one left of three, and never a test image
+    assert {item[0] for item in both["val"]} == {item[0] for item in split["train"]} - {
+        item[0] for item in both["train"]
+    }
 
 
 def shift(server: Server, name: str, folders: dict[str, list[str]], classes: int) -> catalog.Dataset:
