@@ -62,7 +62,11 @@ def split(options: argparse.Namespace) -> None:
     """Write the dataset's split in CoOp's format."""
     entry, folder = _entry(options), options.data / options.dataset
     if entry.source == "own":
-        write_json(options.output, own.read(options.dataset, options.own))
+        content = own.read(options.dataset, options.own)
+        if options.own.get("split"):
+            shutil.copyfile(options.own["split"], options.output)
+        else:
+            write_json(options.output, content)
         return
     if entry.source != "generated":
         from data_prep import datasets  # here, because it imports the network's packages

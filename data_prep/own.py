@@ -2,7 +2,8 @@
 
 Settings are an entry of the config's `own_datasets`. Every class is divided by `fractions` into train, val and test by
 a generator with a fixed seed over sorted paths, unless the data come divided: folders train, (val,) test above the
-class folders, or a CSV with a column `split`. Classes are numbered in the order of their sorted names.
+class folders, a CSV with a column `split`, or a split file in CoOp's format. Classes are numbered in the order of their
+sorted names, or as the split file has them.
 """
 
 import csv
@@ -12,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_prep import splits
 from data_prep.catalog import DATASETS, Dataset
 from rmt.errors import UserError, did_you_mean
 
@@ -46,6 +48,8 @@ def entry(name: str, settings: Mapping[str, Any]) -> Dataset:
         raise BadOwnData(
             f"{name!r}: template {template!r} must hold {{}} once, where the class name goes, and no brace else"
         )
+    if settings.get("split") and any(settings.get(one) for one in ("csv", "names", "fractions")):
+        raise BadOwnData(f"{name!r}: a split file goes with folder only; it has names and parts itself")
     shares = settings.get("fractions", FRACTIONS)
     if len(shares) != 3 or abs(sum(shares) - 1) > 1e-6 or min(shares) < 0 or shares[0] == 0 or shares[2] == 0:
         raise BadOwnData(f"{name!r}: fractions {list(shares)} must be the shares of train, val, test, with sum 1")
@@ -151,7 +155,10 @@ def read(name: str, settings: Mapping[str, Any]) -> dict[str, list[tuple[str, in
     Raises:
         BadOwnData: a missing folder or file, an unreadable line, a class with too few images, or a name in `names` that
             no class has.
+        BadSplit: the split file is missing or malformed.
     """
+    if settings.get("split"):
+        return splits.read_split(Path(settings["split"]))
     found = _from_folder(Path(settings["folder"])) if settings.get("folder") else _from_csv(Path(settings["csv"]))
     place = settings.get("folder") or settings["csv"]
     classes = sorted({label for _, label, _ in found})

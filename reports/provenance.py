@@ -149,7 +149,7 @@ def dataset_table(plan: Plan, rows: Sequence[Row]) -> str:
                 f"[{entry.label}]({name}.md)",
                 text.escaped(entry.licence),
                 ", ".join(map(short, splits)) or text.MISSING,
-                str(entry.classes or text.MISSING),
+                str(entry.classes or "as in its split"),
                 images if mine else text.MISSING,
             ]
         )

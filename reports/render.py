@@ -150,7 +150,7 @@ def _dataset_page(plan: Plan, rows: Sequence[Row], views: Sequence[_View], datas
         "label": entry.label,
         "benchmark": plan.benchmark,
         "index": index,
-        "classes": entry.classes or text.MISSING,
+        "classes": entry.classes or "as in its split",
         "note": text.escaped(entry.note),
         "images": text.spread(images) if images else text.MISSING,
         "template": text.code(entry.template),

@@ -13,6 +13,7 @@ from PIL import Image
 from data_prep import catalog, own, splits
 from data_prep.__main__ import main
 from rmt import plan
+from tests.conftest import SHARED
 from tests.data_prep.server import image, miniature
 from tests.data_prep.test_readers import CARS, SKETCHED, divided, paths_of, prepared, run, server  # noqa: F401
 
@@ -147,6 +148,28 @@ def test_folders_that_come_divided_are_the_split(tmp_path) -> None:
     assert split["test"][0] == ("test/a/0.png", 0, "a")
 
 
+PHOTOGRAPHS = SHARED / "dtd10"
+
+
+@pytest.mark.skipif(not PHOTOGRAPHS.exists(), reason="the photographs are not at hand")
+def test_photographs_with_a_split_file_in_coops_format(tmp_path, capsys) -> None:
+    settings = {
+        "folder": str(PHOTOGRAPHS / "images"),
+        "split": str(PHOTOGRAPHS / "split.json"),
+        "template": "{} texture.",
+    }
+    for verb in ("download", "split"):
+        assert verbs("dtd10", settings, tmp_path, verb) == 0
+    split_file = tmp_path / "dtd10/split.json"
+    assert split_file.read_bytes() == (PHOTOGRAPHS / "split.json").read_bytes()
+    assert json.loads((tmp_path / "dtd10/verified.json").read_text())["images"] == 1200
+    words = ["--split", str(split_file), "--own", json.dumps(settings)]
+    assert main(["sample", *words, "--shots", "16", "--seed", "1"]) == 0
+    assert len(json.loads(capsys.readouterr().out.splitlines()[-1])["train"]) == 160
+    assert verbs("dtd10", settings | {"split": "nowhere.json"}, tmp_path, "download") == 2
+    assert "nowhere.json: split file is missing" in capsys.readouterr().err
+
+
 def test_a_csv_is_a_dataset(tmp_path) -> None:
     tree(tmp_path / "pictures", {"x": 8})
     lines = [f'pictures/x/{number}.png,"{"C/V, van" if number % 2 else "coupé"}"' for number in range(8)]
@@ -229,6 +252,10 @@ def test_own_data_are_planned_like_any_dataset() -> None:
         (
             {"own_datasets": {"dtd": {"folder": "x"}}},
             "key 'own_datasets': 'dtd' is a dataset of the catalog; choose another name",
+        ),
+        (
+            {"own_datasets": {"mine": {"folder": "x", "split": "y", "names": {"a": "b"}}}},
+            "key 'own_datasets': 'mine': a split file goes with folder only; it has names and parts itself",
         ),
         ({"own_datasets": {"Mine": {"folder": "x"}}}, "key 'own_datasets': name 'Mine' must be lower_snake"),
         (
