@@ -1,32 +1,82 @@
-"""Every dataset, on one page. Standard library only: the Snakefile imports it in every job."""
+"""Every dataset, on one page; where its files lie is on the next, `addresses.py`.
+
+Standard library only: the Snakefile imports it in every job.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
+
+from data_prep.addresses import FILES, File
+
+Source = Literal["generated", "automatic", "by_hand", "own"]
+Reader = Literal["fgvc_aircraft", "imagenet", "imagenet_v2", "imagenet_shift"]
 
 
 @dataclass(frozen=True)
 class Dataset:
     """One dataset.
 
-    `source` says where its images come from: "generated" by `data_prep.demo`, or "manual", a folder in CoOp's layout
-    that the user provides. `image_folder` and `split_file` (CoOp's, with its sha256 or, where that is unknown, its git
-    blob id) are relative to data/{dataset}; without a split file the official lists of the dataset make the split.
-    `mirror` is False where a mirrored image would show another class (a digit, a letter), so that no augmentation
-    mirrors it, for any method.
+    `source` says how its images come to data/{dataset}: "generated" by `data_prep.demo`, "automatic" from the addresses
+    of `files`, "by_hand" as `instructions.py` says, or "own", a user's, from the config. Below data/{dataset} all
+    lies as in CoOp's folder `coop_folder`: `image_folder` is what the split's paths are relative to, `split_file` is
+    CoOp's split. Without a split file `reader` names the module of `data_prep.datasets` that reads official lists or
+    folders. `split_sizes` are the images of train, val, test. `mirror` is False where a mirrored image would show
+    another class (a digit, a letter), so that no augmentation mirrors it, for any method. `disk` is the size of the
+    unpacked images in megabytes, about; None where nobody has measured it. `note` is what a reader of its numbers must
+    know.
     """
 
     label: str
     classes: int
     template: str
-    source: Literal["generated", "manual"]
+    source: Source
     licence: str
     citation: str
     image_folder: str = "images"
     split_file: str | None = None
-    split_sha256: str | None = None
-    split_blob: str | None = None
     split_sizes: tuple[int, int, int] | None = None
     mirror: bool = True
+    files: tuple[File, ...] = ()
+    coop_folder: str | None = None
+    reader: Reader | None = None
+    disk: int | None = None
+    note: str = ""
+
+    @property
+    def split(self) -> File | None:
+        """The published split file, if there is one."""
+        return next((file for file in self.files if file.name == self.split_file), None)
+
+    @property
+    def split_sha256(self) -> str | None:
+        """SHA-256 of the split file, where it is known."""
+        return self.split.sha256 if self.split else None
+
+    @property
+    def split_blob(self) -> str | None:
+        """Git blob id of the split file, where its SHA-256 is not known."""
+        return self.split.blob if self.split else None
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What lies below data/{dataset} when it is whole: small files, lists and folders of images."""
+        kept = [place for file in self.files for place in ([to for _, to in file.keep] or [file.name])]
+        images = [] if self.image_folder == "." or self.image_folder in kept else [self.image_folder]
+        return (*kept, *images)
+
+    @property
+    def trainable(self) -> bool:
+        """Whether it has training images; a shifted test set has none."""
+        return self.split_sizes is None or self.split_sizes[0] > 0
+
+    @property
+    def download_bytes(self) -> int:
+        """Bytes that a complete download fetches, about: exact lengths where they are known, else the disk size."""
+        automatic = [file for file in self.files if file.addresses]
+        known = sum(file.bytes or 0 for file in automatic)
+        archives = [file for file in automatic if file.keep]
+        unknown = any(file.bytes is None for file in archives)
+        return known + ((self.disk or 0) * 1_000_000 if unknown else 0)
 
 
 _HERE = "drawn by data_prep/demo; MIT as this repository"
@@ -34,38 +84,45 @@ _HERE = "drawn by data_prep/demo; MIT as this repository"
 
 def _generated(label: str, classes: int, template: str, mirror: bool = True, licence: str = _HERE) -> Dataset:
     citation = "this repository, data_prep/demo/datasets.py"
-    return Dataset(label, classes, template, "generated", licence, citation, mirror=mirror)
+    return Dataset(label, classes, template, "generated", licence, citation, mirror=mirror, disk=1)
 
 
-def _published(
+def _coop(
+    name: str,
     label: str,
     classes: int,
     template: str,
     sizes: tuple[int, int, int],
+    source: Source,
+    folder: str,
     image_folder: str,
-    split_file: str | None,
     licence: str,
     citation: str,
-    sha256: str | None = None,
-    blob: str | None = None,
+    disk: int | None,
+    reader: Reader | None = None,
+    note: str = "",
 ) -> Dataset:
-    """A dataset of the CoOp protocol: prompt, split sizes and split file as KaiyangZhou/CoOp (MIT) has them."""
+    """A dataset of the CoOp protocol: prompt, split sizes, folder and split file as KaiyangZhou/CoOp (MIT) has them."""
+    files = FILES[name]
     return Dataset(
         label=label,
         classes=classes,
         template=template,
-        source="manual",
+        source=source,
         licence=licence,
         citation=citation,
         image_folder=image_folder,
-        split_file=split_file,
-        split_sha256=sha256,
-        split_blob=blob,
+        split_file=next((file.name for file in files if file.name.startswith("split_zhou_")), None),
         split_sizes=sizes,
+        files=files,
+        coop_folder=folder,
+        reader=reader,
+        disk=disk,
+        note=note,
     )
 
 
-DATASETS: dict[str, Dataset] = {
+_GENERATED: dict[str, Dataset] = {
     "digits": Dataset(
         label="Digits",
         classes=10,
@@ -74,130 +131,242 @@ DATASETS: dict[str, Dataset] = {
         licence="UCI handwritten digits, CC BY 4.0, shipped with scikit-learn",
         citation="Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI 1998",
         mirror=False,
+        disk=1,
     ),
     "letters": _generated("Letters", 26, "a photo of the letter {}.", mirror=False),
     "displays": _generated("Displays", 10, "the number {}.", mirror=False),
     "outlines": _generated("Outlines", 10, "a photo of a {}."),
     "textures": _generated("Textures", 10, "a {} texture."),
     "colors": _generated("Colors", 8, "a photo of a {} shape."),
-} | {
-    "caltech101": _published(
-        "Caltech101",
-        100,
-        "a photo of a {}.",
-        (4128, 1649, 2465),
-        "101_ObjectCategories",
-        "split_zhou_Caltech101.json",
-        "CC BY 4.0",
-        "Fei-Fei et al., CVPR Workshops 2004",
-        "52ce83205ff8ff8a1a18119aad6376120ae35c36e783a984bc560cbf10e73fa5",
+}
+
+_ELEVEN: dict[str, Dataset] = {
+    "caltech101": _coop(
+        name="caltech101",
+        label="Caltech101",
+        classes=100,
+        template="a photo of a {}.",
+        sizes=(4128, 1649, 2465),
+        source="automatic",
+        folder="caltech-101",
+        image_folder="101_ObjectCategories",
+        licence="CC BY 4.0",
+        citation="Fei-Fei et al., CVPR Workshops 2004",
+        disk=140,
     ),
-    "oxford_pets": _published(
-        "OxfordPets",
-        37,
-        "a photo of a {}, a type of pet.",
-        (2944, 736, 3669),
-        "images",
-        "split_zhou_OxfordPets.json",
-        "CC BY-SA 4.0",
-        "Parkhi et al., Cats and Dogs, CVPR 2012",
-        "d7f3ffe65b3919f95132e51422894ae18686b83c331fd8c0adcdc3dc2de6301e",
+    "oxford_pets": _coop(
+        name="oxford_pets",
+        label="OxfordPets",
+        classes=37,
+        template="a photo of a {}, a type of pet.",
+        sizes=(2944, 736, 3669),
+        source="automatic",
+        folder="oxford_pets",
+        image_folder="images",
+        licence="CC BY-SA 4.0",
+        citation="Parkhi et al., Cats and Dogs, CVPR 2012",
+        disk=790,
     ),
-    "stanford_cars": _published(
-        "StanfordCars",
-        196,
-        "a photo of a {}.",
-        (6509, 1635, 8041),
-        ".",
-        "split_zhou_StanfordCars.json",
-        "non-commercial research",
-        "Krause et al., 3D Object Representations, ICCV Workshops 2013",
-        "40acee7aa65c8e4727a32d90e884b7c3f8960b523422317e163f7af65432959d",
+    "stanford_cars": _coop(
+        name="stanford_cars",
+        label="StanfordCars",
+        classes=196,
+        template="a photo of a {}.",
+        sizes=(6509, 1635, 8041),
+        source="by_hand",
+        folder="stanford_cars",
+        image_folder=".",
+        licence="non-commercial research",
+        citation="Krause et al., 3D Object Representations, ICCV Workshops 2013",
+        disk=1960,
     ),
-    "oxford_flowers": _published(
-        "Flowers102",
-        102,
-        "a photo of a {}, a type of flower.",
-        (4093, 1633, 2463),
-        "jpg",
-        "split_zhou_OxfordFlowers.json",
-        "research",
-        "Nilsback and Zisserman, ICVGIP 2008",
-        "2f50c42fc1a17ca13c271cb4269b1347bdb43d2be672e34f74a4e4cbfbcca794",
+    "oxford_flowers": _coop(
+        name="oxford_flowers",
+        label="Flowers102",
+        classes=102,
+        template="a photo of a {}, a type of flower.",
+        sizes=(4093, 1633, 2463),
+        source="automatic",
+        folder="oxford_flowers",
+        image_folder="jpg",
+        licence="research",
+        citation="Nilsback and Zisserman, ICVGIP 2008",
+        disk=345,
     ),
-    "food101": _published(
-        "Food101",
-        101,
-        "a photo of {}, a type of food.",
-        (50500, 20200, 30300),
-        "images",
-        "split_zhou_Food101.json",
-        "research",
-        "Bossard et al., Food-101, ECCV 2014",
-        blob="39557040ee6501bd32aa8b5dfd75f7941a32f0a7",
+    "food101": _coop(
+        name="food101",
+        label="Food101",
+        classes=101,
+        template="a photo of {}, a type of food.",
+        sizes=(50500, 20200, 30300),
+        source="automatic",
+        folder="food-101",
+        image_folder="images",
+        licence="research",
+        citation="Bossard et al., Food-101, ECCV 2014",
+        disk=5000,
     ),
-    "fgvc_aircraft": _published(
-        "FGVCAircraft",
-        100,
-        "a photo of a {}, a type of aircraft.",
-        (3334, 3333, 3333),
-        "images",
-        None,
-        "non-commercial research",
-        "Maji et al., arXiv 1306.5151",
+    "fgvc_aircraft": _coop(
+        name="fgvc_aircraft",
+        label="FGVCAircraft",
+        classes=100,
+        template="a photo of a {}, a type of aircraft.",
+        sizes=(3334, 3333, 3333),
+        source="automatic",
+        folder="fgvc_aircraft",
+        image_folder="images",
+        licence="non-commercial research",
+        citation="Maji et al., arXiv 1306.5151",
+        disk=2750,
+        reader="fgvc_aircraft",
     ),
-    "sun397": _published(
-        "SUN397",
-        397,
-        "a photo of a {}.",
-        (15880, 3970, 19850),
-        "SUN397",
-        "split_zhou_SUN397.json",
-        "research",
-        "Xiao et al., SUN Database, CVPR 2010",
-        blob="8d5725db8f70bcf02245665304f863e68f96a24c",
+    "sun397": _coop(
+        name="sun397",
+        label="SUN397",
+        classes=397,
+        template="a photo of a {}.",
+        sizes=(15880, 3970, 19850),
+        source="by_hand",
+        folder="sun397",
+        image_folder="SUN397",
+        licence="research",
+        citation="Xiao et al., SUN Database, CVPR 2010",
+        disk=39100,
     ),
-    "dtd": _published(
-        "DTD",
-        47,
-        "{} texture.",
-        (2820, 1128, 1692),
-        "images",
-        "split_zhou_DescribableTextures.json",
-        "research",
-        "Cimpoi et al., Describing Textures in the Wild, CVPR 2014",
-        "f26ebeccd2b58e68d70f07a0dc39fe49bf7b69024bac34396b954dfd87969c38",
+    "dtd": _coop(
+        name="dtd",
+        label="DTD",
+        classes=47,
+        template="{} texture.",
+        sizes=(2820, 1128, 1692),
+        source="automatic",
+        folder="dtd",
+        image_folder="images",
+        licence="research",
+        citation="Cimpoi et al., Describing Textures in the Wild, CVPR 2014",
+        disk=625,
     ),
-    "eurosat": _published(
-        "EuroSAT",
-        10,
-        "a centered satellite photo of {}.",
-        (13500, 5400, 8100),
-        "2750",
-        "split_zhou_EuroSAT.json",
-        "MIT",
-        "Helber et al., EuroSAT, IEEE JSTARS 2019",
-        "541503a77d0b26b735d85ec7a3e672804fe0aa466c2e5f07da772cc6c0af8ad2",
+    "eurosat": _coop(
+        name="eurosat",
+        label="EuroSAT",
+        classes=10,
+        template="a centered satellite photo of {}.",
+        sizes=(13500, 5400, 8100),
+        source="automatic",
+        folder="eurosat",
+        image_folder="2750",
+        licence="MIT",
+        citation="Helber et al., EuroSAT, IEEE JSTARS 2019",
+        disk=95,
     ),
-    "ucf101": _published(
-        "UCF101",
-        101,
-        "a photo of a person doing {}.",
-        (7639, 1898, 3783),
-        "UCF-101-midframes",
-        "split_zhou_UCF101.json",
-        "research",
-        "Soomro et al., arXiv 1212.0402",
-        "d78cb834f7c5792ceaff2c5ee2d7c76a9e4086e48a3a6b01232989d29cbefdd8",
+    "ucf101": _coop(
+        name="ucf101",
+        label="UCF101",
+        classes=101,
+        template="a photo of a person doing {}.",
+        sizes=(7639, 1898, 3783),
+        source="by_hand",
+        folder="ucf101",
+        image_folder="UCF-101-midframes",
+        licence="research",
+        citation="Soomro et al., arXiv 1212.0402",
+        disk=None,
     ),
-    "imagenet": _published(
-        "ImageNet",
-        1000,
-        "a photo of a {}.",
-        (1281167, 0, 50000),
-        "images",
-        None,
-        "non-commercial research, registration",
-        "Deng et al., ImageNet, CVPR 2009",
+    "imagenet": _coop(
+        name="imagenet",
+        label="ImageNet",
+        classes=1000,
+        template="a photo of a {}.",
+        sizes=(1281167, 0, 50000),
+        source="by_hand",
+        folder="imagenet",
+        image_folder="images",
+        licence="non-commercial research, registration",
+        citation="Deng et al., ImageNet, CVPR 2009",
+        disk=144000,
+        reader="imagenet",
+        note=(
+            "The few-shot sample is drawn from sorted file names. CoOp's own depends on the order in which its file "
+            "system listed them and cannot be reproduced. Few-shot validation images are further training images, "
+            "because CoOp's are its test images."
+        ),
     ),
 }
+
+
+def _shift(
+    name: str,
+    label: str,
+    classes: int,
+    images: int,
+    folder: str,
+    image_folder: str,
+    licence: str,
+    citation: str,
+    disk: int,
+) -> Dataset:
+    """A test-only set whose classes are ImageNet's."""
+    return _coop(
+        name=name,
+        label=label,
+        classes=classes,
+        template="a photo of a {}.",
+        sizes=(0, 0, images),
+        source="automatic",
+        folder=folder,
+        image_folder=image_folder,
+        licence=licence,
+        citation=citation,
+        disk=disk,
+        reader="imagenet_v2" if name == "imagenet_v2" else "imagenet_shift",
+    )
+
+
+_SHIFTS: dict[str, Dataset] = {
+    "imagenet_v2": _shift(
+        name="imagenet_v2",
+        label="ImageNetV2",
+        classes=1000,
+        images=10000,
+        folder="imagenetv2",
+        image_folder="imagenetv2-matched-frequency-format-val",
+        licence="MIT",
+        citation="Recht et al., Do ImageNet Classifiers Generalize to ImageNet?, ICML 2019",
+        disk=1260,
+    ),
+    "imagenet_sketch": _shift(
+        name="imagenet_sketch",
+        label="ImageNet-Sketch",
+        classes=1000,
+        images=50889,
+        folder="imagenet-sketch",
+        image_folder="images",
+        licence="none stated",
+        citation="Wang et al., Learning Robust Global Representations, NeurIPS 2019",
+        disk=8400,
+    ),
+    "imagenet_a": _shift(
+        name="imagenet_a",
+        label="ImageNet-A",
+        classes=200,
+        images=7500,
+        folder="imagenet-adversarial",
+        image_folder="imagenet-a",
+        licence="MIT",
+        citation="Hendrycks et al., Natural Adversarial Examples, CVPR 2021",
+        disk=690,
+    ),
+    "imagenet_r": _shift(
+        name="imagenet_r",
+        label="ImageNet-R",
+        classes=200,
+        images=30000,
+        folder="imagenet-rendition",
+        image_folder="imagenet-r",
+        licence="MIT",
+        citation="Hendrycks et al., The Many Faces of Robustness, ICCV 2021",
+        disk=2190,
+    ),
+}
+
+DATASETS: dict[str, Dataset] = _GENERATED | _ELEVEN | _SHIFTS

@@ -46,11 +46,20 @@ def _good_blocks(part: Path, start: int, shape: tuple[int, ...], digests: list[s
     return good
 
 
-def pack(name: str, split_file: Path, images: Path, pixels: int, output: Path, resize: str = "shortest") -> None:
+def pack(
+    name: str,
+    split_file: Path,
+    images: Path,
+    pixels: int,
+    output: Path,
+    resize: str = "shortest",
+    template: str | None = None,
+) -> None:
     """Write `output` (.npy) and its index (.json: dataset, classes, template, paths, labels, digests, split's hash).
 
-    The pixels are bit-identical to decoding every image anew with `rmt.images.test_transform`. At most `ROWS_PER_BLOCK`
-    images are in memory at a time.
+    `template` is the prompt of own data; that of a dataset of the catalog is the catalog's. The pixels are bit-identical
+    to decoding every image anew with `rmt.images.test_transform`. At most `ROWS_PER_BLOCK` images are in memory at a
+    time.
 
     Raises:
         BadData: naming an image that is missing or corrupt, or a disk that is full.
@@ -62,7 +71,7 @@ def pack(name: str, split_file: Path, images: Path, pixels: int, output: Path, r
         "dataset": name,
         "pixels": pixels,
         "classes": splits.class_names(split, split_file),
-        "template": catalog.DATASETS[name].template,
+        "template": template or catalog.DATASETS[name].template,
         "split_sha256": splits.sha256_of(split_file),
     }
     if resize != "shortest":

@@ -3,7 +3,9 @@
 A split is {"train": [[path, label, class name], ...], "val": [...], "test": [...]}. A sample is drawn from a split as
 CoOp and Dassl do (KaiyangZhou/CoOp datasets/oxford_pets.py, Dassl data/datasets/base_dataset.py): one generator seeded
 with the run's seed; K images of each class from train first, then min(K, 4) from val, classes in order of first
-appearance; fewer than K images: all of them. Base and new classes are filters of that sample.
+appearance; fewer than K images: all of them. Base and new classes are filters of that sample. A split without val
+(ImageNet) gives training images that the sample left over in its place, drawn after it: CoOp has its test images for
+that, and this project never selects on test images.
 """
 
 import hashlib
@@ -107,7 +109,9 @@ def few_shot(
         raise BadSplit(f"shots {shots}, classes {classes!r}: expected at least 1 shot and all, base or new")
     generator = random.Random(seed)
     train = _draw(split["train"], shots, generator)
-    val = _draw(split["val"], min(shots, VAL_SHOTS), generator)
+    chosen = {path for path, _, _ in train}
+    held_out = split["val"] or [item for item in split["train"] if item[0] not in chosen]
+    val = _draw(held_out, min(shots, VAL_SHOTS), generator)
     labels = sorted({label for _, label, _ in train})
     half = (len(labels) + 1) // 2
     kept = {"all": labels, "base": labels[:half], "new": labels[half:]}[classes]

@@ -67,8 +67,8 @@ def level_name(shots: int) -> str:
 
 
 def dataset_name(dataset: str) -> str:
-    """Display name of a dataset."""
-    return catalog.DATASETS[dataset].label
+    """Display name of a dataset; a user's own goes by its id."""
+    return catalog.DATASETS[dataset].label if dataset in catalog.DATASETS else dataset
 
 
 def zero_shot_label(plan: Plan) -> str | None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import yaml
 
-from data_prep import catalog
 from reports import text
 from reports.cells import dataset_name, level_name, shot_levels
 from reports.collect import identity_of, missing_runs
@@ -139,7 +138,7 @@ def dataset_table(plan: Plan, rows: Sequence[Row]) -> str:
     """Datasets: classes, test images, origin, licence, hash of the split."""
     body = []
     for name in plan.config["datasets"]:
-        entry = catalog.DATASETS[name]
+        entry = plan.datasets[name]
         mine = [row for row in rows if row["dataset"] == name]
         images = text.spread({row["images"] for row in mine if row["eval_set"] == "test"})
         splits = sorted({row["provenance.split_sha256"] for row in mine})
@@ -148,7 +147,7 @@ def dataset_table(plan: Plan, rows: Sequence[Row]) -> str:
                 f"[{entry.label}]({name}.md)",
                 text.escaped(entry.licence),
                 ", ".join(map(short, splits)) or text.MISSING,
-                str(entry.classes),
+                str(entry.classes or "as in its split"),
                 images if mine else text.MISSING,
             ]
         )

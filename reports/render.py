@@ -7,7 +7,6 @@ from typing import Any
 
 import jinja2
 
-from data_prep import catalog
 from reports import findings, literature, provenance, recipes, statistics, tables, text
 from reports.cells import (
     AVERAGE,
@@ -155,13 +154,14 @@ def _index(plan: Plan, rows: Sequence[Row], views: Sequence[_View], figures: Pat
 
 
 def _dataset_page(plan: Plan, rows: Sequence[Row], views: Sequence[_View], dataset: str, index: str) -> dict[str, Any]:
-    entry = catalog.DATASETS[dataset]
+    entry = plan.datasets[dataset]
     images = {view.scores.images[dataset] for view in views if dataset in view.scores.images}
     return {
         "label": entry.label,
         "benchmark": plan.benchmark,
         "index": index,
-        "classes": entry.classes,
+        "classes": entry.classes or "as in its split",
+        "note": text.escaped(entry.note),
         "images": text.spread(images) if images else text.MISSING,
         "template": text.code(entry.template),
         "origin": text.escaped(entry.citation),

@@ -3,7 +3,6 @@
 Used by the Snakefile before the first job, and by `collect` to know which runs should exist.
 """
 
-import difflib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,9 +13,9 @@ from typing import Any
 import jsonschema
 import yaml
 
-from data_prep import catalog
+from data_prep import catalog, own
 from rmt import registry
-from rmt.errors import UserError
+from rmt.errors import UserError, did_you_mean
 from rmt.records import Identity
 
 SCHEMA = Path(__file__).resolve().parent.parent / "workflow" / "schemas" / "config.schema.yaml"
@@ -24,13 +23,6 @@ SCHEMA = Path(__file__).resolve().parent.parent / "workflow" / "schemas" / "conf
 
 class ConfigError(UserError):
     """A mistake in the config: one line that names the key, the value and the closest valid name."""
-
-
-def did_you_mean(name: str, valid: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or the valid names when none is close."""
-    names = [str(candidate) for candidate in valid]
-    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; valid: {', '.join(names)}"
 
 
 @dataclass(frozen=True)
@@ -69,6 +61,11 @@ class Plan:
     def benchmark(self) -> str:
         """The benchmark's name."""
         return self.config["benchmark"]
+
+    @property
+    def datasets(self) -> dict[str, catalog.Dataset]:
+        """Every dataset that may be named: the catalog's and the config's own."""
+        return catalog.DATASETS | {name: own.entry(name, one) for name, one in self.config["own_datasets"].items()}
 
     @property
     def control(self) -> str:
@@ -111,10 +108,11 @@ def _explain(error: Any) -> str:
     if error.validator == "additionalProperties":
         known = list(error.schema["properties"])
         unknown = [name for name in error.instance if name not in known]
-        return f"unknown key {unknown[0]!r}{did_you_mean(unknown[0], known)}"
+        above = f"{key}: " if key else ""
+        return f"{above}unknown key {unknown[0]!r}{did_you_mean(unknown[0], known)}"
     if error.validator == "required":
         missing = [name for name in error.validator_value if name not in error.instance]
-        return f"key {missing[0]!r} is missing"
+        return f"{f'{key}: ' if key else ''}key {missing[0]!r} is missing"
     if error.validator == "enum":
         return f"key {key!r}: {error.instance!r} is not valid; valid: {', '.join(map(str, error.validator_value))}"
     if error.validator == "type":
@@ -123,6 +121,8 @@ def _explain(error: Any) -> str:
         return f"key {key!r}: expected {expected}, got {type(error.instance).__name__} {error.instance!r}"
     if "propertyNames" in error.absolute_schema_path and "own_backbones" in error.absolute_schema_path:
         return f"key 'own_backbones': name {error.instance!r} must be lower_snake"
+    if "propertyNames" in error.absolute_schema_path and "own_datasets" in error.absolute_schema_path:
+        return f"key 'own_datasets': name {error.instance!r} must be lower_snake"
     if "propertyNames" in error.absolute_schema_path:
         return f"key 'methods': label {error.instance!r} must be lower_snake, or LABEL+TOWER"
     return f"key {key!r}: {error.message}"
@@ -141,6 +141,19 @@ def _check_type(key: str, value: Any, default: Any) -> None:
         raise ConfigError(
             f"key {key!r}: expected {allowed[-1].__name__} like {default!r}, got {type(value).__name__} {value!r}"
         )
+
+
+def _datasets(config: Mapping[str, Any]) -> None:
+    """Check the names of datasets, and the own ones among them."""
+    for name, settings in config["own_datasets"].items():
+        try:
+            own.entry(name, settings)
+        except own.BadOwnData as error:
+            raise ConfigError(f"key 'own_datasets': {error}") from error
+    for name in config["datasets"]:
+        _check_name("datasets", name, [*catalog.DATASETS, *config["own_datasets"]])
+        if name in catalog.DATASETS and not catalog.DATASETS[name].trainable:
+            raise ConfigError(f"key 'datasets': {name!r} has test images only, nothing can be trained on it")
 
 
 def _methods(config: Mapping[str, Any]) -> dict[str, PlannedMethod]:
@@ -207,8 +220,7 @@ def check(config: Mapping[str, Any]) -> Plan:
     if errors:
         raise ConfigError(_explain(errors[0]))
     full = {name: spec["default"] for name, spec in properties.items() if "default" in spec} | dict(config)
-    for name in full["datasets"]:
-        _check_name("datasets", name, catalog.DATASETS)
+    _datasets(full)
     _add_own_backbones(full["own_backbones"])
     for name in full["backbones"]:
         _check_name("backbones", name, registry.BACKBONES)

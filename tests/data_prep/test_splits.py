@@ -103,9 +103,12 @@ def test_the_sample_verb_prints_json(tmp_path, capsys, split) -> None:
 
 
 def test_a_published_set_that_is_not_there_says_where_to_put_it(tmp_path, capsys) -> None:
-    assert main(["download", "dtd", "--data", str(tmp_path)]) == 2
+    """One page: where to get it, which file, which folder."""
+    assert main(["download", "stanford_cars", "--data", str(tmp_path)]) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "split_zhou_DescribableTextures.json" in error and f"{tmp_path}/dtd" in error
+    for words in ("kaggle.com", f"{tmp_path}/stanford_cars/cars_train/00001.jpg", "512b227b30e2f0a8", "coop_data"):
+        assert words in error
+    assert "Traceback" not in error and not (tmp_path / "stanford_cars" / "verified.json").exists()
 
 
 def test_an_altered_split_file_stops_with_the_expected_checksum(tmp_path, capsys) -> None:
@@ -115,10 +118,11 @@ def test_an_altered_split_file_stops_with_the_expected_checksum(tmp_path, capsys
     (folder / "split_zhou_DescribableTextures.json").write_text(
         json.dumps({"train": [["a.jpg", 0, "banded"]], "val": [], "test": []})
     )
-    assert main(["download", "dtd", "--data", str(tmp_path)]) == 0
-    assert main(["split", "dtd", "--data", str(tmp_path), "--output", str(folder / "split.json")]) == 2
-    error = capsys.readouterr().err
-    assert "expected f26ebeccd2b58e68" in error and not (folder / "split.json").exists()
+    for verb in (["download"], ["split", "--output", str(folder / "split.json")]):
+        assert main([verb[0], "dtd", "--data", str(tmp_path), *verb[1:]]) == 2
+        error = capsys.readouterr().err
+        assert "expected sha256 f26ebeccd2b58e68" in error and error.count("\n") == 1
+    assert sorted(path.name for path in folder.iterdir()) == ["images", "split_zhou_DescribableTextures.json"]
 
 
 def test_a_generated_set_is_drawn_split_and_verified(tmp_path, capsys) -> None:

@@ -3,7 +3,6 @@ import json
 import re
 import shlex
 
-from data_prep import catalog
 from rmt import registry
 from rmt.plan import ConfigError, check
 from rmt.records import FILES
@@ -88,9 +87,20 @@ def resize_option(wildcards):
 
 def image_folder(wildcards):
     """Folder that the paths of a dataset's split are relative to."""
-    return (
-        f"{DATA}/{wildcards.dataset}/{catalog.DATASETS[wildcards.dataset].image_folder}"
-    )
+    return f"{DATA}/{wildcards.dataset}/{PLAN.datasets[wildcards.dataset].image_folder}"
+
+
+def own_settings(wildcards):
+    """`--own JSON` for a dataset of the user's own, nothing for one of the catalog."""
+    settings = PLAN.config["own_datasets"].get(wildcards.dataset)
+    return ["--own", json.dumps(settings, sort_keys=True)] if settings else []
+
+
+def tree_in_place(wildcards):
+    """`--coop FOLDER` when the user names a tree in CoOp's layout, for a dataset that may lie in it."""
+    published = PLAN.datasets[wildcards.dataset].coop_folder
+    folder = PLAN.config["coop_data"]
+    return ["--coop", folder] if folder and published else []
 
 
 def data_folder(wildcards):

@@ -16,10 +16,12 @@ rule download:
         "../envs/rmt-bench.yaml"
     params:
         data=data_folder,
+        own=own_settings,
+        coop=tree_in_place,
     message:
         "download: {wildcards.dataset}"
     shell:
-        "python -m data_prep download {wildcards.dataset} --data {params.data} 2> {log}"
+        "python -m data_prep download {wildcards.dataset} --data {params.data} {params.own:q} {params.coop:q} 2> {log}"
 
 
 rule split:
@@ -33,10 +35,11 @@ rule split:
         "../envs/rmt-bench.yaml"
     params:
         data=data_folder,
+        own=own_settings,
     message:
         "split: {wildcards.dataset}"
     shell:
-        "python -m data_prep split {wildcards.dataset} --data {params.data} --output {output} 2> {log}"
+        "python -m data_prep split {wildcards.dataset} --data {params.data} {params.own:q} --output {output} 2> {log}"
 
 
 rule sample:
@@ -48,11 +51,13 @@ rule sample:
         f"{LOGS}/sample-{{dataset}}-{{shots}}shot-seed{{seed}}.log",
     conda:
         "../envs/rmt-bench.yaml"
+    params:
+        own=own_settings,
     message:
         "sample: {wildcards.dataset}, {wildcards.shots} shots, seed {wildcards.seed}"
     shell:
         "python -m data_prep sample --dataset {wildcards.dataset} --split {input} --shots {wildcards.shots}"
-        " --seed {wildcards.seed} --output {output} 2> {log}"
+        " --seed {wildcards.seed} {params.own:q} --output {output} 2> {log}"
 
 
 rule pack:
@@ -72,8 +77,9 @@ rule pack:
     params:
         images=image_folder,
         resize=resize_option,
+        own=own_settings,
     message:
         "pack: {wildcards.dataset} at {wildcards.pixels} pixels"
     shell:
         "python -m data_prep pack {wildcards.dataset} --split {input.split} --images {params.images}"
-        " --pixels {wildcards.pixels}{params.resize} --output {output.images} 2> {log}"
+        " --pixels {wildcards.pixels}{params.resize} {params.own:q} --output {output.images} 2> {log}"
