@@ -65,5 +65,8 @@ CoOp's split file is fetched.""",
 
 def page(name: str, folder: Path) -> str:
     """The instructions of a dataset that is placed by hand in `folder`."""
-    again = "Then run this again: every path of the split is checked. Or name a tree in CoOp's layout as coop_data."
+    again = (
+        f"Then run this again (python -m data_prep download {name} --data {folder.parent}): every path of the split is "
+        "checked. Or name a tree in CoOp's layout as coop_data in the config."
+    )
     return f"{name} cannot be fetched automatically.\n{_PAGES[name].replace('{folder}', str(folder))}\n{again}"
