@@ -55,8 +55,8 @@ WHY = {
     "unlabelled": "The R-AMT authors do not say whether their Tip-Adapter rows are Tip-Adapter or Tip-Adapter-F; they "
     "stand beside both.",
     "Tip-Adapter": "Tip-Adapter's own code searches its scales on the whole validation set (on ImageNet on the test "
-    "set), and Tip-Adapter-F's keeps the epoch that is best on the test set; ours look at few-shot validation images only, "
-    "so gaps are expected.",
+    "set), and Tip-Adapter-F's keeps the epoch that is best on the test set; ours look at few-shot validation images "
+    "only, so gaps are expected.",
     "Zero-shot CLIP": "On ImageNet the Tip-Adapter authors average seven prompts; ours is one prompt everywhere.",
 }
 

@@ -108,3 +108,15 @@ def test_the_shipped_configs_are_valid(name: str) -> None:
 def test_the_papers_grid() -> None:
     found = plan.load(ROOT / "workflow/config/paper.yaml")
     assert len(found.identities()) == 11 * (1 + 11 * 5 * 3)
+
+
+def test_the_starter_is_short_and_lets_masks_flip() -> None:
+    from rmt.methods.mask_tuning import planned_epochs
+
+    found = plan.load(ROOT / "workflow/config/starter.yaml")
+    assert found.config["datasets"] == ["eurosat", "dtd"] and found.config["backbones"] == ["vit_b32"]
+    assert len(found.identities()) == 2 * (1 + 5 * 2)
+    assert [label for label, method in found.methods.items() if method.needs == "images"] == ["r_amt"]
+    settings = found.methods["r_amt"].hyperparameters("dtd", 4)
+    # Steps per epoch: one of 10, 32 or 32 images, and five of 32. The README counts with these.
+    assert [steps * planned_epochs(settings, steps) for steps in (1, 5)] == [66, 65]
