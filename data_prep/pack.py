@@ -57,9 +57,9 @@ def pack(
 ) -> None:
     """Write `output` (.npy) and its index (.json: dataset, classes, template, paths, labels, digests, split's hash).
 
-    `template` is the prompt of own data; that of a dataset of the catalog is the catalog's. The pixels are bit-identical
-    to decoding every image anew with `rmt.images.test_transform`. At most `ROWS_PER_BLOCK` images are in memory at a
-    time.
+    `template` is the prompt of own data; that of a dataset of the catalog is the catalog's. The pixels are
+    bit-identical to decoding every image anew with `rmt.images.test_transform`. At most `ROWS_PER_BLOCK` images are in
+    memory at a time.
 
     Raises:
         BadData: naming an image that is missing or corrupt, or a disk that is full.
