@@ -6,7 +6,7 @@ sampled training image. Image features are float32 and not normalised. Paths and
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,18 @@ class Features:
         return self.views[[self.view_rows[path] for path, _ in items]]
 
 
+PART = 256
+"""Images that are in memory at a time; the batch of `Clip.encode_images`, so that parts change no bit."""
+
+
+def _encode_in_parts(clip: Any, count: int, pixels_of: Callable[[range], np.ndarray], like: Tensor) -> Tensor:
+    """Features [count, d] of images that are made part by part: at 224 pixels, ImageNet's views are 70 GB at once."""
+    parts = [
+        clip.encode_images(pixels_of(range(start, min(start + PART, count))), PART) for start in range(0, count, PART)
+    ]
+    return torch.cat(parts) if parts else like.new_empty(0, like.shape[1])
+
+
 def encode(
     clip: Any,
     samples: Sequence[Sample],
@@ -72,19 +84,19 @@ def encode(
 
     train = list(dict.fromkeys(item for sample in samples for item in sample.train))
     every = list(dict.fromkeys(train + [item for sample in samples for item in sample.val]))
-    images = text.new_empty(0, text.shape[1])
-    if every:
-        paths = [path for path, _ in every]
-        images = clip.encode_images(test_pixels(folder, paths, clip.pixels, clip.resize))
-    cached = text.new_empty(0, views, text.shape[1])
-    if train:
-        crops = TrainingImages(
-            folder, train, clip.pixels, VIEW_CROP_SCALE, samples[0].mirror, f"views {samples[0].dataset}"
-        )
-        pixels = np.stack(
-            [crops[view, index][0].permute(1, 2, 0).numpy() for index in range(len(train)) for view in range(views)]
-        )
-        cached = clip.encode_images(pixels).view(len(train), views, -1)
+    paths = [path for path, _ in every]
+
+    def plain(rows: range) -> np.ndarray:
+        return test_pixels(folder, [paths[row] for row in rows], clip.pixels, clip.resize)
+
+    def cropped(rows: range) -> np.ndarray:
+        found = [crops[row % views, row // views][0].permute(1, 2, 0).numpy() for row in rows]
+        return np.stack(found)
+
+    dataset, mirror = (samples[0].dataset, samples[0].mirror) if samples else ("", False)
+    crops = TrainingImages(folder, train, clip.pixels, VIEW_CROP_SCALE, mirror, f"views {dataset}")
+    images = _encode_in_parts(clip, len(paths), plain, text)
+    cached = _encode_in_parts(clip, len(train) * views, cropped, text).view(len(train), views, text.shape[1])
     return Features(
         text=text,
         test=clip.encode_images(test),

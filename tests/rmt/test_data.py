@@ -103,6 +103,22 @@ def test_features_survive_the_file_and_know_their_rows(folder) -> None:
     torch.testing.assert_close(found.of(sample.train)[3:4], one, rtol=0, atol=1e-5)
 
 
+def test_features_do_not_depend_on_how_many_images_are_in_memory(folder, monkeypatch) -> None:
+    from rmt import backbones
+
+    clip = backbones.load("tiny_clip")
+    sample, pack = data.read_sample(toy.sample_file(folder, 2, 1)), data.read_pack(folder / "test.npy")
+    text = clip.text_features(pack.classes, pack.template)
+    found = []
+    for part in (256, 5):
+        monkeypatch.setattr(features, "PART", part)
+        found.append(features.encode(clip, [sample], folder / "images", pack.pixels, pack.labels, text, 3, {}))
+    torch.testing.assert_close(found[0].views, found[1].views, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found[0].images, found[1].images, rtol=0, atol=1e-5)
+    none = features.encode(clip, [], folder / "images", pack.pixels, pack.labels, text, 3, {})
+    assert none.images.shape == (0, 128) and none.views.shape == (0, 3, 128) and not none.rows
+
+
 @pytest.mark.parametrize("content", ["", "{}", '{"dataset": "digits", "shots": 2}'])
 def test_a_bad_sample_says_how_to_make_one(tmp_path, content: str) -> None:
     path = tmp_path / "sample.json"
