@@ -161,8 +161,8 @@ _MASK_DEFAULTS: dict[str, Default] = {
     "epochs": Default(_mask_epochs, _RELEASED + "; 10 on ImageNet"),
     "batch_size": Default(32, _RELEASED),
     "minimum_travel": Default(
-        0.01,
-        "ours: epochs are added until learning rate x sum of the cosine factors reaches this score distance, twice "
+        0.0075,
+        "ours: epochs are added until learning rate x sum of the cosine factors reaches this score distance, 1.5 times "
         "the 0.005 between initial score and threshold, so that masks can flip at few shots",
     ),
     "level": Default(
