@@ -22,8 +22,7 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: install ## run the embedded default: results/demo and reports/generated/demo/index.md
-	snakemake --configfile workflow/config/demo.yaml --cores $(JOBS) --quiet host reason --rerun-incomplete --keep-going --show-failed-logs \
-		--max-jobs-per-timespan 10000/1h
+	snakemake --configfile workflow/config/demo.yaml --cores $(JOBS) --quiet host reason --rerun-incomplete --keep-going --show-failed-logs
 	@echo "report: reports/generated/demo/index.md    runs: make ui"
 
 test: install ## all tests
