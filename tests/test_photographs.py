@@ -6,7 +6,6 @@ no part of this repository: without them beside the checkout these tests are ski
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ import rmt.torchvision_import  # noqa: F401
 
 import open_clip  # isort: skip
 
-from data_prep import catalog, splits
+from data_prep import splits
 from data_prep.__main__ import main as data_prep
 from reports.__main__ import main as reports
 from rmt import masks, plan, records, registry
@@ -56,7 +55,7 @@ def renamed(split: dict, labels: range) -> dict:
 
 
 class Bench:
-    """A user's folder in CoOp's layout, known to the catalog as `dtd10`, and a benchmark on it."""
+    """The photographs as a user's own dataset, `dtd10`, with a split file in CoOp's format; and a benchmark on it."""
 
     def __init__(self, root: Path, labels: range, tests_per_class: int | None = None) -> None:
         self.root, self.data = root, root / "data"
@@ -65,34 +64,29 @@ class Bench:
             content["test"] = [
                 item for label in labels for item in [x for x in content["test"] if x[1] == label][:tests_per_class]
             ]
-        folder = self.data / "dtd10"
-        folder.mkdir(parents=True)
-        (folder / "images").symlink_to(PHOTOGRAPHS / "images")
-        (folder / "split_dtd10.json").write_text(json.dumps(content))
-        self.entry = replace(
-            catalog.DATASETS["dtd"],
-            label="DTD, ten classes",
-            classes=len(labels),
-            split_file="split_dtd10.json",
-            split_sha256=splits.sha256_of(folder / "split_dtd10.json"),
-            split_sizes=tuple(len(content[part]) for part in splits.PARTS),
-        )
-        self.split, self.images = folder / "split.json", folder / self.entry.image_folder
+        given = root / "given.json"
+        given.write_text(json.dumps(content))
+        self.sha256 = splits.sha256_of(given)
+        self.settings = {"folder": str(PHOTOGRAPHS / "images"), "split": str(given), "template": "{} texture."}
+        self.split, self.images = self.data / "dtd10/split.json", self.data / "dtd10/images"
+
+    def data_prep(self, verb: str, *options: str) -> None:
+        assert data_prep([verb, *options, "--own", json.dumps(self.settings)]) == 0
 
     def prepare(self, pixels: int) -> Path:
-        """Download (the images are there and are verified), split, pack; returns the pack."""
+        """Download (the images are used in place), split, pack; returns the pack."""
         pack = self.data / "dtd10/pack" / f"{pixels}px.npy"
-        assert data_prep(["download", "dtd10", "--data", str(self.data)]) == 0
-        assert data_prep(["split", "dtd10", "--data", str(self.data), "--output", str(self.split)]) == 0
+        self.data_prep("download", "dtd10", "--data", str(self.data))
+        self.data_prep("split", "dtd10", "--data", str(self.data), "--output", str(self.split))
         where = ["--split", str(self.split), "--images", str(self.images), "--output", str(pack)]
-        assert data_prep(["pack", "dtd10", "--pixels", str(pixels), *where]) == 0
+        self.data_prep("pack", "dtd10", "--pixels", str(pixels), *where)
         assert data_prep(["verify", str(pack)]) == 0
         return pack
 
     def sample(self, shots: int, seed: int) -> str:
         output = self.root / f"results/photographs/samples/dtd10/{shots}shot-seed{seed}.json"
         axes = ["--shots", str(shots), "--seed", str(seed), "--dataset", "dtd10"]
-        assert data_prep(["sample", "--split", str(self.split), *axes, "--output", str(output)]) == 0
+        self.data_prep("sample", "--split", str(self.split), *axes, "--output", str(output))
         return str(output)
 
     def rmt(self, verb: str, backbone: str, *options: str) -> None:
@@ -111,9 +105,8 @@ def two_threads() -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
 
 
-def test_photographs_through_every_stage_and_every_method(tmp_path, monkeypatch, two_threads, capsys) -> None:
+def test_photographs_through_every_stage_and_every_method(tmp_path, two_threads, capsys) -> None:
     bench = Bench(tmp_path, range(10))
-    monkeypatch.setitem(catalog.DATASETS, "dtd10", bench.entry)
     pack = bench.prepare(32)
     assert read_pack(pack).pixels.shape == (360, 32, 32, 3)
     assert np.unique(np.asarray(read_pack(pack).pixels).reshape(360, -1), axis=0).shape[0] > 350, "photographs differ"
@@ -131,6 +124,7 @@ def test_photographs_through_every_stage_and_every_method(tmp_path, monkeypatch,
     config = {
         "benchmark": "photographs",
         "datasets": ["dtd10"],
+        "own_datasets": {"dtd10": bench.settings},
         "shots": [1, 2],
         "seeds": [1],
         "methods": methods,
@@ -142,7 +136,7 @@ def test_photographs_through_every_stage_and_every_method(tmp_path, monkeypatch,
     for identity in planned.identities():
         record = records.read(identity.folder(tmp_path / "results"))
         assert record["metrics"]["test"]["images"] == 360 and 0 < record["metrics"]["test"]["accuracy"] < 100
-        assert record["provenance"]["split_sha256"] == bench.entry.split_sha256
+        assert record["provenance"]["split_sha256"] == bench.sha256
     tuned = planned.identities("r_amt")[0].folder(tmp_path / "results")
     assert records.read(tuned)["tuning"]["masks_flipped"] > 0
 
@@ -155,7 +149,7 @@ def test_photographs_through_every_stage_and_every_method(tmp_path, monkeypatch,
     assert reports(["figures", *said, *both, "--output", drawings]) == 0
     assert reports(["render", *said, *both, "--figures", drawings, "--output", str(page)]) == 0
     text = page.read_text()
-    assert "DTD, ten classes" in text and "21 of 21 planned runs" in text
+    assert "dtd10" in text and "21 of 21 planned runs" in text
     for name in methods:
         assert planned.display(name) in text
     assert "360" in (tmp_path / "report/dtd10.md").read_text()
@@ -173,9 +167,10 @@ def test_two_steps_of_mask_tuning_on_a_random_vit_b16_at_224_pixels(tmp_path, mo
     monkeypatch.setattr(registry, "BACKBONES", dict(registry.BACKBONES))
     monkeypatch.setattr("tests.test_photographs.WORDS", ("banded", "blotchy"))
     bench = Bench(tmp_path, range(2), tests_per_class=2)
-    monkeypatch.setitem(catalog.DATASETS, "dtd10", bench.entry)
     pack = bench.prepare(224)
-    options = ["--own-backbone", json.dumps(own), "--pack", str(pack), "--samples", bench.sample(1, 1)]
+    sample = bench.sample(1, 1)
+    assert json.loads(Path(sample).read_text())["classes"] == ["banded", "blotchy"]
+    options = ["--own-backbone", json.dumps(own), "--pack", str(pack), "--samples", sample]
     # One image per class is one batch: one step an epoch. Two steps of this size cannot flip a mask, and must not.
     bench.fit("random_vit_b16", "r_amt", {"epochs": 2, "minimum_travel": 0.0}, *options)
     run = tmp_path / "results/photographs/runs/few_shot/random_vit_b16/dtd10/r_amt/1shot/seed1"
