@@ -110,7 +110,7 @@ def sample(options: argparse.Namespace) -> None:
             "dataset": options.dataset,
             "shots": options.shots,
             "seed": options.seed,
-            "classes": splits.class_names(source, options.split),
+            "classes": splits.choose(splits.class_names(source, options.split), options.classes),
             "template": entry.template,
             "mirror": entry.mirror,
             "split_sha256": splits.sha256_of(options.split),

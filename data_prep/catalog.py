@@ -23,7 +23,7 @@ class Dataset:
     folders. `split_sizes` are the images of train, val, test. `mirror` is False where a mirrored image would show
     another class (a digit, a letter), so that no augmentation mirrors it, for any method. `disk` is the size of the
     unpacked images in megabytes, about; None where nobody has measured it. `note` is what a reader of its numbers must
-    know.
+    know. `shift_of` names the dataset of which this is a shifted test set: all its classes or some of them.
     """
 
     label: str
@@ -41,6 +41,7 @@ class Dataset:
     reader: Reader | None = None
     disk: int | None = None
     note: str = ""
+    shift_of: str | None = None
 
     @property
     def split(self) -> File | None:
@@ -67,7 +68,7 @@ class Dataset:
     @property
     def trainable(self) -> bool:
         """Whether it has training images; a shifted test set has none."""
-        return self.split_sizes is None or self.split_sizes[0] > 0
+        return self.shift_of is None
 
     @property
     def download_bytes(self) -> int:
@@ -101,6 +102,7 @@ def _coop(
     disk: int | None,
     reader: Reader | None = None,
     note: str = "",
+    shift_of: str | None = None,
 ) -> Dataset:
     """A dataset of the CoOp protocol: prompt, split sizes, folder and split file as KaiyangZhou/CoOp (MIT) has them."""
     files = FILES[name]
@@ -119,6 +121,7 @@ def _coop(
         reader=reader,
         disk=disk,
         note=note,
+        shift_of=shift_of,
     )
 
 
@@ -319,6 +322,7 @@ def _shift(
         citation=citation,
         disk=disk,
         reader="imagenet_v2" if name == "imagenet_v2" else "imagenet_shift",
+        shift_of="imagenet",
     )
 
 
@@ -370,3 +374,8 @@ _SHIFTS: dict[str, Dataset] = {
 }
 
 DATASETS: dict[str, Dataset] = _GENERATED | _ELEVEN | _SHIFTS
+
+
+def shifts_of(name: str) -> list[str]:
+    """The shifted test sets of a dataset, in the order of the catalog."""
+    return [shift for shift, entry in DATASETS.items() if entry.shift_of == name]

@@ -13,12 +13,14 @@ import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from rmt.errors import UserError
 
 Item = tuple[str, int, str]
 Split = dict[str, list[Item]]
+T = TypeVar("T")
+Classes = Literal["all", "base", "new"]
 PARTS = ("train", "val", "test")
 VAL_SHOTS = 4
 
@@ -97,9 +99,13 @@ def _keep_classes(items: Sequence[Item], labels: Sequence[int]) -> list[Item]:
     return [(path, new[label], name) for path, label, name in items if label in new]
 
 
-def few_shot(
-    split: Split, shots: int, seed: int, classes: Literal["all", "base", "new"] = "all"
-) -> dict[str, list[Item]]:
+def choose(by_label: Sequence[T], classes: Classes) -> list[T]:
+    """What belongs to all classes, to the base ones (the first half, rounded up) or to the new ones."""
+    half = (len(by_label) + 1) // 2
+    return list({"all": by_label, "base": by_label[:half], "new": by_label[half:]}[classes])
+
+
+def few_shot(split: Split, shots: int, seed: int, classes: Classes = "all") -> dict[str, list[Item]]:
     """Draw {"train": [...], "val": [...]} for K shots; "base" keeps the first ceil(C/2) classes, "new" the rest.
 
     Raises:
@@ -112,7 +118,5 @@ def few_shot(
     chosen = {path for path, _, _ in train}
     held_out = split["val"] or [item for item in split["train"] if item[0] not in chosen]
     val = _draw(held_out, min(shots, VAL_SHOTS), generator)
-    labels = sorted({label for _, label, _ in train})
-    half = (len(labels) + 1) // 2
-    kept = {"all": labels, "base": labels[:half], "new": labels[half:]}[classes]
+    kept = choose(sorted({label for _, label, _ in train}), classes)
     return {"train": _keep_classes(train, kept), "val": _keep_classes(val, kept)}

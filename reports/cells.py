@@ -130,7 +130,7 @@ class Scores:
         for row in mine:
             cell = self.cell(row["method"], row["dataset"], row["shots"])
             cell.accuracies[row["seed"]] = row["accuracy"]
-            cell.unflipped += flipped.get(_run(row, row["method.tower"] or row["method"])) == 0
+            cell.unflipped += flipped.get(_run(row, row["method.below"] or row["method"])) == 0
             cell.oracle |= row["selection.rule"] == "test_oracle"
 
     def cell(self, method: str, dataset: str, shots: int) -> Cell:

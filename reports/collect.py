@@ -29,7 +29,7 @@ COLUMNS: dict[str, Kind] = {
     "cross_entropy": "float",
     "calibration_error": "float",
     "method.use": "text",
-    "method.tower": "text",
+    "method.below": "text",
     "method.label": "text",
     "hyperparameters": "json",
     "selection.rule": "text",

@@ -45,10 +45,10 @@ def styles(plan: Plan) -> dict[str, Style]:
     """
     found: dict[str, Style] = {}
     place = 0
-    stacks_last = sorted(plan.methods, key=lambda label: plan.methods[label].tower is not None)
+    stacks_last = sorted(plan.methods, key=lambda label: plan.methods[label].below is not None)
     for label in stacks_last:
         method = plan.methods[label]
-        base = found.get(label.partition("+")[0]) if method.tower else None
+        base = found.get(label.partition("+")[0]) if method.below else None
         if not method.entry.few_shot:
             found[label] = Style(_ZERO_SHOT, "", _ZERO_SHOT, 1.5, "--")
         elif base is not None and base.marker:

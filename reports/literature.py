@@ -95,13 +95,13 @@ def published() -> tuple[Published, ...]:
 def _registered(plan: Plan, label: str) -> str:
     """The registered method, or stack, behind a label of the config."""
     method = plan.methods[label]
-    return method.use if method.tower is None else f"{method.use}+{plan.methods[method.tower].use}"
+    return method.use if method.below is None else f"{method.use}+{plan.methods[method.below].use}"
 
 
 def own_settings(plan: Plan, label: str) -> bool:
     """Whether the config changes the registered, published hyperparameters of a method or of the tower below it."""
     method = plan.methods[label]
-    return bool(method.overrides) or (method.tower is not None and bool(plan.methods[method.tower].overrides))
+    return bool(method.overrides) or (method.below is not None and bool(plan.methods[method.below].overrides))
 
 
 def shared_cells(plan: Plan, scores: Scores, dataset: str) -> Iterator[tuple[str, Published]]:

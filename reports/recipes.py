@@ -64,7 +64,7 @@ def cost_table(plan: Plan, rows: Iterable[Row], protocol: str, backbone: str) ->
         "included, loading and evaluation not. Other columns: smallest to largest value over runs; masked %: median "
         "(range). Nothing here is tested.",
     ]
-    if any(method.tower for method in plan.methods.values()):
+    if any(method.below for method in plan.methods.values()):
         notes.append("A stack (A + B): its own cost only; that of tuning the tower B comes on top.")
     if devices:
         measured = [f"{text.escaped(device)} ({text.count(number, 'run')})" for device, number in devices.items()]

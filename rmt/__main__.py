@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rmt import registry
-from rmt.errors import UserError
+from rmt.errors import UserError, shown
 
 
 def _device(name: str) -> Any:
@@ -37,7 +37,7 @@ def encode(options: argparse.Namespace) -> None:
     pack, samples = read_pack(options.pack), [read_sample(path) for path in options.samples]
     clip = backbones.load(options.backbone, _device(options.device))
     check_transform(pack, options.backbone, clip.transform)
-    text = clip.text_features(pack.classes, pack.template)
+    text = clip.encode_text(pack.classes, pack.template)
     found = features.encode(
         clip,
         samples,
@@ -64,25 +64,40 @@ def fit(options: argparse.Namespace) -> None:
     import torch
 
     from rmt import fit as fitting
+    from rmt.job import Job
     from rmt.plan import PlannedMethod
 
     torch.set_num_threads(options.threads)
-    base, _, tower = options.method.partition("+")
-    method = PlannedMethod(options.method, options.use or base, tower or None, json.loads(options.overrides))
-    job = fitting.Job(
+    base, _, below = options.method.partition("+")
+    method = PlannedMethod(options.method, options.use or base, below or None, json.loads(options.overrides))
+    job = Job(
         benchmark=options.benchmark,
         protocol=options.protocol,
         backbone=options.backbone,
         method=method,
         results=options.results,
         device=_device(options.device),
-        pack=fitting.load_pack(options.pack),
+        pack=options.pack,
         images=options.images,
         features_file=options.features,
+        targets=options.targets,
         views=options.views,
         workers=options.workers,
+        checkpoint_seconds=options.checkpoint_seconds,
+        command=_repeatable(options),
     )
     fitting.run_all(job, options.samples)
+
+
+def _repeatable(options: argparse.Namespace) -> list[str]:
+    """The command line of a fit without its samples; paths of the user's home are shortened to `~`."""
+    words = ["python", "-m", "rmt", "fit"]
+    for name, value in vars(options).items():
+        if name in ("verb", "call", "samples") or value in (None, [], "{}"):
+            continue
+        values = value if isinstance(value, list) else [value]
+        words += [f"--{name.replace('_', '-')}", *(shown(one) if isinstance(one, Path) else str(one) for one in values)]
+    return words
 
 
 def track(options: argparse.Namespace) -> None:
@@ -126,12 +141,22 @@ def _parser() -> argparse.ArgumentParser:
     tower_options(verb)
     verb.add_argument("--benchmark", required=True)
     verb.add_argument("--protocol", default="few_shot")
-    verb.add_argument("--method", required=True, help="label; LABEL+TOWER stands on the finished runs of TOWER")
+    verb.add_argument("--method", required=True, help="label; LABEL+BELOW stands on the finished runs of BELOW")
     verb.add_argument("--use", choices=registry.METHODS, help="registered method, when the label is a variant")
     verb.add_argument("--overrides", default="{}", help="JSON of hyperparameters that differ from rmt/registry.py")
     verb.add_argument("--features", type=Path, help="features.safetensors that `encode` wrote")
+    verb.add_argument(
+        "--targets",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="further evaluation sets: packs, or feature files for a method that reads features",
+    )
     verb.add_argument("--results", type=Path, default=Path("results"))
     verb.add_argument("--workers", type=int, default=0, help="processes that decode training images")
+    verb.add_argument(
+        "--checkpoint-seconds", type=float, default=300.0, help="write the state of a training that often, in seconds"
+    )
     verb.set_defaults(call=fit)
 
     verb = verbs.add_parser("track", help=track.__doc__)
@@ -151,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.call(options)
     except UserError as error:
         print(f"error: {''.join(getattr(error, '__notes__', []))}{error}", file=sys.stderr)
-        return 2
+        return error.status
     return 0
 
 

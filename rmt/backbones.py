@@ -93,11 +93,16 @@ class Clip:
     @torch.no_grad()
     def text_features(self, class_names: Sequence[str], template: str) -> Tensor:
         """L2-normalised class text features [C, d], float32 on the CPU; `_` in a class name becomes a space."""
+        return functional.normalize(self.encode_text(class_names, template), dim=-1)
+
+    @torch.no_grad()
+    def encode_text(self, class_names: Sequence[str], template: str) -> Tensor:
+        """Class text features [C, d] as the text tower gives them, not normalised."""
         prompts = [template.format(name.replace("_", " ")) for name in class_names]
         rows = [
             self.model.encode_text(self.tokens(prompts[start : start + 256])) for start in range(0, len(prompts), 256)
         ]
-        return functional.normalize(torch.cat(rows), dim=-1).cpu()
+        return torch.cat(rows).cpu()
 
 
 def _sha256_of_state(model: nn.Module) -> str:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,10 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
 
     def __len__(self) -> int:
         return self.epochs * self.steps_per_epoch
+
+    def after(self, steps: int) -> list[list[tuple[int, int]]]:
+        """The batches that follow the first `steps`."""
+        return list(islice(self, steps, None))
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for epoch in range(self.epochs):

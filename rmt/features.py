@@ -1,8 +1,8 @@
 """Frozen features of one (backbone, dataset): computed once, read by every method that needs no images.
 
-One safetensors file: `text` [C, d] L2-normalised class text features; `test` [N, d] and `test_labels`; `images` [U, d],
+One safetensors file: `raw_text` [C, d] class text features; `test` [N, d] and `test_labels`; `images` [U, d],
 the test-transformed view of every sampled training and validation image; `views` [T, V, d], augmented views of every
-sampled training image. Image features are float32 and not normalised. Paths and the rest are JSON in the metadata.
+sampled training image. Features are float32 and not normalised. Paths and the rest are JSON in the metadata.
 """
 
 import json
@@ -16,6 +16,7 @@ import safetensors
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn import functional
 
 from rmt.data import BadData, Sample
 from rmt.records import atomic
@@ -28,7 +29,7 @@ VIEW_CROP_SCALE = (0.5, 1.0)
 class Features:
     """Features of one (backbone, dataset), with the rows of every sampled image."""
 
-    text: Tensor
+    raw_text: Tensor
     test: Tensor
     test_labels: Tensor
     images: Tensor
@@ -36,6 +37,11 @@ class Features:
     rows: Mapping[str, int]
     view_rows: Mapping[str, int]
     metadata: Mapping[str, Any]
+
+    @property
+    def text(self) -> Tensor:
+        """L2-normalised class text features [C, d]."""
+        return functional.normalize(self.raw_text, dim=-1)
 
     def of(self, items: Sequence[tuple[str, int]]) -> Tensor:
         """Features [N, d] of sampled images, test-transformed, in the order of the items."""
@@ -76,7 +82,7 @@ def encode(
         folder: folder that image paths are relative to.
         test: evaluation images, uint8 [N, P, P, 3].
         test_labels: class indices of the evaluation images.
-        text: class text features [C, d].
+        text: class text features [C, d], not normalised.
         views: augmented views per training image; they depend on dataset, path and view only.
         metadata: anything JSON, kept with the features.
     """
@@ -98,8 +104,8 @@ def encode(
     images = _encode_in_parts(clip, len(paths), plain, text)
     cached = _encode_in_parts(clip, len(train) * views, cropped, text).view(len(train), views, text.shape[1])
     return Features(
-        text=text,
-        test=clip.encode_images(test),
+        raw_text=text,
+        test=_encode_in_parts(clip, len(test), lambda rows: test[rows.start : rows.stop], text),
         test_labels=torch.tensor(test_labels),
         images=images,
         views=cached,
@@ -112,7 +118,7 @@ def encode(
 def save(features: Features, path: Path) -> None:
     """Write the features, whole or not at all."""
     tensors = {
-        name: getattr(features, name).contiguous() for name in ("text", "test", "test_labels", "images", "views")
+        name: getattr(features, name).contiguous() for name in ("raw_text", "test", "test_labels", "images", "views")
     }
     index = {"rows": features.rows, "view_rows": features.view_rows, **features.metadata}
     with atomic(path) as temporary:

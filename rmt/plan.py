@@ -18,6 +18,9 @@ from rmt import registry
 from rmt.errors import UserError, did_you_mean
 from rmt.records import Identity
 
+NEW_CLASSES = ("base_to_new", "cross_dataset")
+"""Protocols that ask for classes that were not trained on."""
+
 SCHEMA = Path(__file__).resolve().parent.parent / "workflow" / "schemas" / "config.schema.yaml"
 
 
@@ -27,11 +30,14 @@ class ConfigError(UserError):
 
 @dataclass(frozen=True)
 class PlannedMethod:
-    """One entry of the config's `methods`: its label, the registered method, the tower below it, its differences."""
+    """One entry of the config's `methods`: its label, the registered method, what it stands on, its differences.
+
+    `below` is the label of the method whose finished run of the same cell it stands on, None for the frozen CLIP.
+    """
 
     label: str
     use: str
-    tower: str | None
+    below: str | None
     overrides: Mapping[str, Any]
 
     @property
@@ -42,7 +48,19 @@ class PlannedMethod:
     @property
     def needs(self) -> str:
         """ "images" for what runs the image tower, "features" for what reads cached frozen features."""
-        return "images" if self.tower else self.entry.needs
+        return "images" if self.below else self.entry.needs
+
+    @property
+    def transfers(self) -> bool:
+        """Whether it can answer for classes that it was not trained on."""
+        entry = self.entry
+        bound = entry.bound_by is not None and (
+            dict(self.overrides).get(entry.bound_by) or self._default(entry.bound_by)
+        )
+        return entry.transfers and not bound
+
+    def _default(self, name: str) -> Any:
+        return self.entry.defaults[name].value
 
     def hyperparameters(self, dataset: str, shots: int) -> dict[str, Any]:
         """Effective hyperparameters of one cell: the registry's defaults with the config's differences."""
@@ -76,18 +94,60 @@ class Plan:
     def display(self, label: str) -> str:
         """Name of a method for tables and figures; a variant shows its own label too."""
         method = self.methods[label]
-        tower = self.methods[method.tower] if method.tower else None
-        name = registry.display_label(method.use, tower.use if tower else None)
-        plain = method.use if tower is None else f"{method.use}+{tower.use}"
+        below = self.methods[method.below] if method.below else None
+        name = registry.display_label(method.use, below.use if below else None)
+        plain = method.use if below is None else f"{method.use}+{below.use}"
         return name if label == plain else f"{name} ({label})"
+
+    def trained_on(self, protocol: str) -> list[str]:
+        """The datasets that a protocol trains on."""
+        if protocol == "domain_shift":
+            return [name for name in self.config["datasets"] if catalog.shifts_of(name)]
+        if protocol == "cross_dataset":
+            return self.config["sources"] or self.config["datasets"]
+        return self.config["datasets"]
+
+    def targets(self, protocol: str, dataset: str) -> list[str]:
+        """Other datasets on which the runs of a protocol on a dataset are evaluated, each by its own prompts."""
+        if protocol == "domain_shift":
+            return catalog.shifts_of(dataset)
+        if protocol == "cross_dataset":
+            return [name for name in self.config["datasets"] if name != dataset]
+        return []
+
+    def evaluation_sets(self, protocol: str, dataset: str) -> list[str]:
+        """Names of the evaluation sets of a protocol's runs on a dataset, as in records and predictions."""
+        if protocol == "base_to_new":
+            return ["base", "new"]
+        return ["test", *self.targets(protocol, dataset)]
+
+    @property
+    def evaluated(self) -> list[str]:
+        """Every dataset whose test images are needed, those that are trained on first."""
+        found = dict.fromkeys(self.config["datasets"])
+        for protocol in self.config["protocols"]:
+            for name in self.trained_on(protocol):
+                found |= dict.fromkeys(self.targets(protocol, name))
+        return list(found)
+
+    def takes_part(self, label: str, protocol: str) -> bool:
+        """Whether a method can be evaluated under a protocol: one that is bound to its classes cannot answer for
+        others."""
+        method = self.methods[label]
+        below = self.methods[method.below] if method.below else None
+        return protocol not in NEW_CLASSES or (method.transfers and (below is None or below.transfers))
 
     def identities(self, label: str | None = None, dataset: str | None = None) -> list[Identity]:
         """The planned runs, of one method or dataset or of all; what uses no shots and seeds is planned once, as 0."""
         found = []
         for protocol in self.config["protocols"]:
             for backbone in self.config["backbones"]:
-                for name in [dataset] if dataset else self.config["datasets"]:
-                    for method in [self.methods[label]] if label else self.methods.values():
+                for name in self.trained_on(protocol):
+                    for method in self.methods.values():
+                        if label not in (None, method.label) or dataset not in (None, name):
+                            continue
+                        if not self.takes_part(method.label, protocol):
+                            continue
                         few_shot = method.entry.few_shot
                         for shots in self.config["shots"] if few_shot else [0]:
                             for seed in self.config["seeds"] if few_shot else [0]:
@@ -124,7 +184,7 @@ def _explain(error: Any) -> str:
     if "propertyNames" in error.absolute_schema_path and "own_datasets" in error.absolute_schema_path:
         return f"key 'own_datasets': name {error.instance!r} must be lower_snake"
     if "propertyNames" in error.absolute_schema_path:
-        return f"key 'methods': label {error.instance!r} must be lower_snake, or LABEL+TOWER"
+        return f"key 'methods': label {error.instance!r} must be lower_snake, or LABEL+BELOW"
     return f"key {key!r}: {error.message}"
 
 
@@ -160,29 +220,58 @@ def _methods(config: Mapping[str, Any]) -> dict[str, PlannedMethod]:
     planned: dict[str, PlannedMethod] = {}
     entries = {label: dict(entry or {}) for label, entry in config["methods"].items()}
     for label, entry in entries.items():
-        base, _, tower = label.partition("+")
+        base, _, below = label.partition("+")
         key = f"methods.{label}"
         use = entry.pop("use", base)
         _check_name(key if use == base else f"{key}.use", use, registry.METHODS)
-        if tower:
-            if use not in registry.STACKABLE:
-                raise ConfigError(f"key {key!r}: {use!r} cannot be stacked; stackable: {', '.join(registry.STACKABLE)}")
-            towers = [name for name in entries if "+" not in name]
-            if tower not in towers:
-                raise ConfigError(
-                    f"key {key!r}: it needs the tower {tower!r}, which is not among the methods"
-                    f"{did_you_mean(tower, towers)}"
-                )
-            tuned = entries[tower].get("use", tower)
-            if tuned in registry.METHODS and not registry.METHODS[tuned].masks:
-                raise ConfigError(f"key {key!r}: {tower!r} does not tune the image tower, so nothing stacks on it")
+        if below:
+            _check_stack(key, use, below, entries)
         defaults = registry.METHODS[use].defaults
         for name, value in entry.items():
             _check_name(f"{key}.{name}", name, defaults) if defaults else _refuse_any(key, name)
             sample = defaults[name].resolve(config["datasets"][0], config["shots"][0])
             _check_type(f"{key}.{name}", value, sample)
-        planned[label] = PlannedMethod(label, use, tower or None, entry)
+        planned[label] = PlannedMethod(label, use, below or None, entry)
     return planned
+
+
+def _check_stack(key: str, use: str, below: str, entries: Mapping[str, Mapping[str, Any]]) -> None:
+    stands_on = registry.METHODS[use].stands_on
+    if not stands_on:
+        stackable = [name for name, method in registry.METHODS.items() if method.stands_on]
+        raise ConfigError(f"key {key!r}: {use!r} cannot be stacked; stackable: {', '.join(stackable)}")
+    alone = [name for name in entries if "+" not in name]
+    if below not in alone:
+        raise ConfigError(
+            f"key {key!r}: it stands on {below!r}, which is not among the methods{did_you_mean(below, alone)}"
+        )
+    lower = entries[below].get("use", below)
+    if lower in registry.METHODS and registry.METHODS[lower].offers not in stands_on:
+        fitting = [name for name, method in registry.METHODS.items() if method.offers in stands_on]
+        raise ConfigError(
+            f"key {key!r}: {use!r} cannot stand on {below!r}, only on {', '.join(fitting)} and their variants"
+        )
+
+
+def _protocols(plan: Plan) -> None:
+    """Check that every protocol has datasets to train on and methods to compare."""
+    config = plan.config
+    for name in config["sources"] or []:
+        _check_name("sources", name, config["datasets"])
+    for protocol in config["protocols"]:
+        if not plan.trained_on(protocol):
+            having = [name for name in catalog.DATASETS if catalog.shifts_of(name)]
+            raise ConfigError(
+                f"key 'protocols': {protocol} needs a dataset with shifted test sets among `datasets`: "
+                f"{', '.join(having)}"
+            )
+        if protocol == "cross_dataset" and len(config["datasets"]) < 2:
+            raise ConfigError("key 'protocols': cross_dataset needs at least two datasets")
+        if not any(plan.takes_part(label, protocol) for label in plan.methods):
+            raise ConfigError(
+                f"key 'protocols': {protocol} asks for classes that were not trained on, which none of the methods "
+                "can answer for"
+            )
 
 
 def _refuse_any(key: str, name: str) -> None:
@@ -228,7 +317,9 @@ def check(config: Mapping[str, Any]) -> Plan:
     _check_towers(full["backbones"], methods)
     if full["control"] is not None:
         _check_name("control", full["control"], methods)
-    return Plan(full, methods)
+    plan = Plan(full, methods)
+    _protocols(plan)
+    return plan
 
 
 def load(path: Path) -> Plan:

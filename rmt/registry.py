@@ -1,38 +1,30 @@
 """Every method and every backbone, on one page. Standard library only: the Snakefile imports it in every job.
 
 A method's entry names the module that implements it, what it needs, and its default hyperparameters with their
-source. The config lists differences only. `LABEL+TOWER` (for example `coop+r_amt`) is a stack: the method LABEL on the
-image tower that the finished run TOWER of the same cell has tuned.
+source (`rmt.defaults`). The config lists differences only. `LABEL+BELOW` (for example `coop+r_amt`) is a stack: the
+method LABEL on what the finished run BELOW of the same cell has tuned, an image tower or prompts.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
+
+from rmt import defaults
+from rmt.defaults import Default
 
 Resize = Literal["shortest", "squash"]
 
-Rule = Callable[[str, int], Any]
-"""A default that depends on (dataset, shots)."""
-
-
-@dataclass(frozen=True)
-class Default:
-    """Default of one hyperparameter: a value or a rule on (dataset, shots), with the source and the unit."""
-
-    value: Any
-    source: str
-
-    def resolve(self, dataset: str, shots: int) -> Any:
-        """The value for one cell."""
-        return self.value(dataset, shots) if callable(self.value) else self.value
+Part = Literal["tower", "prompts"]
+"""What a method may tune for others to stand on: the image tower, or the prompts of the classes."""
 
 
 @dataclass(frozen=True)
 class Method:
     """One way of adapting CLIP.
 
-    `needs` is what a run reads: cached frozen "features" only, or the "images" and the towers. `masks` marks methods
-    that tune the image tower, so that others may be stacked on them.
+    `needs` is what a run reads: cached frozen "features" only, or the "images" and the towers. `transfers` says whether
+    it can answer for classes that it was not trained on; `bound_by` names a hyperparameter that, when true, takes that
+    away. `offers` is what others may stand on, `stands_on` what it may itself stand on.
     """
 
     label: str
@@ -41,7 +33,15 @@ class Method:
     citation: str
     defaults: Mapping[str, Default] = field(default_factory=dict)
     few_shot: bool = True
-    masks: bool = False
+    transfers: bool = False
+    bound_by: str | None = None
+    offers: Part | None = None
+    stands_on: tuple[Part, ...] = ()
+
+    @property
+    def masks(self) -> bool:
+        """Whether it masks weights of the image tower."""
+        return self.offers == "tower"
 
 
 @dataclass(frozen=True)
@@ -137,95 +137,18 @@ def add_own_backbone(
     BACKBONES[name] = Backbone(name, architecture, pretrained, pixels, citation, resize=resize, checkpoint=checkpoint)
 
 
-_RELEASED = "released code, wuw2019/R-AMT configs/trainers (vit_b16.yaml)"
+def _mask_tuning(label: str, **changes: Default) -> Method:
+    return Method(
+        label=label,
+        module="rmt.methods.mask_tuning",
+        needs="images",
+        citation=_MASK_TUNING,
+        defaults=defaults.MASK_TUNING | changes,
+        transfers=True,
+        offers="tower",
+        stands_on=("prompts",),
+    )
 
-
-def _mask_learning_rate(dataset: str, shots: int) -> float:
-    return 3e-5 if dataset == "imagenet" else 8e-5
-
-
-def _mask_epochs(dataset: str, shots: int) -> int:
-    return 10 if dataset == "imagenet" else 30
-
-
-def _gradient_dropout_level(dataset: str, shots: int) -> float:
-    return 0.3 if shots == 16 and dataset not in ("imagenet", "sun397", "food101") else 1.0
-
-
-_MASK_DEFAULTS: dict[str, Default] = {
-    "targets": Default("attention", _RELEASED + ": MASK_MLP False; patch embedding and attention weights"),
-    "initial_score": Default(0.01, _RELEASED),
-    "threshold": Default(0.005, _RELEASED),
-    "mask_loss_weight": Default(1e-4, _RELEASED + "; times the sum of the L2 norms of the score tensors"),
-    "learning_rate": Default(_mask_learning_rate, _RELEASED + "; 3e-5 on ImageNet"),
-    "epochs": Default(_mask_epochs, _RELEASED + "; 10 on ImageNet"),
-    "batch_size": Default(32, _RELEASED),
-    "minimum_travel": Default(
-        0.0075,
-        "ours: epochs are added until learning rate x sum of the cosine factors reaches this score distance, 1.5 times "
-        "the 0.005 between initial score and threshold, so that masks can flip at few shots",
-    ),
-    "level": Default(
-        _gradient_dropout_level, "authors' README: 0.3 at 16 shots but on ImageNet, SUN397 and Food101; otherwise 1.0"
-    ),
-    "crop_scale": Default((0.5, 1.0), _RELEASED + ": RandomResizedCrop"),
-}
-
-
-def _but(**changes: Default) -> dict[str, Default]:
-    return _MASK_DEFAULTS | changes
-
-
-def _coop_epochs(dataset: str, shots: int) -> int:
-    if dataset == "imagenet" or shots < 2:
-        return 50
-    return 100 if shots < 8 else 200
-
-
-_COOP_YAML = "KaiyangZhou/CoOp configs/trainers/CoOp (vit_b16*.yaml) and Dassl's defaults"
-
-# (beta, alpha) scales of the search, and alpha during training, per dataset: gaopengcuhk/Tip-Adapter configs/*.yaml.
-_TIP_SEARCH = {
-    "caltech101": (12.0, 5.0),
-    "dtd": (13.0, 13.0),
-    "eurosat": (12.0, 10.0),
-    "fgvc_aircraft": (30.0, 30.0),
-    "food101": (10.0, 10.0),
-    "oxford_flowers": (50.0, 50.0),
-    "oxford_pets": (7.0, 3.0),
-    "stanford_cars": (20.0, 10.0),
-    "sun397": (12.0, 10.0),
-    "ucf101": (7.0, 3.0),
-    "imagenet": (7.0, 3.0),
-}
-_TIP_ALPHA = {
-    "caltech101": 3.0,
-    "dtd": 2.0,
-    "eurosat": 2.0,
-    "fgvc_aircraft": 5.0,
-    "oxford_flowers": 10.0,
-    "stanford_cars": 3.0,
-    "ucf101": 3.0,
-}
-_TIP_CODE = "gaopengcuhk/Tip-Adapter main.py and configs"
-
-
-def _tip_search_scale(dataset: str, shots: int) -> tuple[float, float]:
-    return _TIP_SEARCH.get(dataset, (7.0, 3.0))
-
-
-def _tip_initial_alpha(dataset: str, shots: int) -> float:
-    return _TIP_ALPHA.get(dataset, 1.17)
-
-
-def _tip_epochs(dataset: str, shots: int) -> int:
-    return 100 if dataset == "eurosat" else 20
-
-
-_TIP_DEFAULTS: dict[str, Default] = {
-    "search_scale": Default(_tip_search_scale, _TIP_CODE + " (beta, alpha), per dataset; others as ImageNet"),
-    "search_steps": Default((200, 20), _TIP_CODE + " (beta, alpha)"),
-}
 
 METHODS: dict[str, Method] = {
     "zero_shot": Method(
@@ -234,104 +157,70 @@ METHODS: dict[str, Method] = {
         needs="features",
         citation=_CLIP,
         few_shot=False,
+        transfers=True,
     ),
     "linear_probe": Method(
         label="Linear probe",
         module="rmt.methods.linear_probe",
         needs="features",
         citation=_CLIP,
-        defaults={
-            "maximum_iterations": Default(1000, "KaiyangZhou/CoOp lpclip/linear_probe.py"),
-            "sweep": Default((1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6), "KaiyangZhou/CoOp lpclip: values of C on val"),
-            "bisection_steps": Default(8, "KaiyangZhou/CoOp lpclip/linear_probe.py"),
-        },
+        defaults=defaults.LINEAR_PROBE,
+        stands_on=("tower",),
     ),
     "coop": Method(
         label="CoOp",
         module="rmt.methods.coop",
         needs="images",
         citation=_COOP,
-        defaults={
-            "context_vectors": Default(16, _COOP_YAML),
-            "initial_context": Default("random", _COOP_YAML + "; 'prompt' starts from the dataset's own prompt"),
-            "class_position": Default("end", _COOP_YAML),
-            "class_specific": Default(False, _COOP_YAML),
-            "learning_rate": Default(0.002, _COOP_YAML),
-            "momentum": Default(0.9, _COOP_YAML),
-            "weight_decay": Default(5e-4, _COOP_YAML),
-            "epochs": Default(_coop_epochs, "CoOp COOP.md: 200 (8, 16 shots), 100 (2, 4), 50 (1 and ImageNet)"),
-            "warmup_learning_rate": Default(1e-5, _COOP_YAML + "; first epoch"),
-            "batch_size": Default(32, _COOP_YAML),
-            "crop_scale": Default((0.08, 1.0), _COOP_YAML),
-        },
+        defaults=defaults.COOP,
+        transfers=True,
+        bound_by="class_specific",
+        offers="prompts",
+        stands_on=("tower",),
     ),
     "clip_adapter": Method(
         label="CLIP-Adapter",
         module="rmt.methods.clip_adapter",
         needs="features",
         citation=_CLIP_ADAPTER,
-        defaults={
-            "reduction": Default(4, "gaopengcuhk/CLIP-Adapter clip_adapter.py"),
-            "ratios": Default((0.2, 0.4, 0.6, 0.8), "ours: searched on few-shot val; the released code fixes 0.2"),
-            "learning_rate": Default(1e-3, "ours (AdamW): no recipe is published"),
-            "weight_decay": Default(0.01, "ours (AdamW): no recipe is published"),
-            "epochs": Default(100, "ours: no recipe is published"),
-            "batch_size": Default(256, "ours: no recipe is published"),
-        },
+        defaults=defaults.CLIP_ADAPTER,
+        transfers=True,
+        stands_on=("tower",),
     ),
     "tip_adapter": Method(
         label="Tip-Adapter",
         module="rmt.methods.tip_adapter",
         needs="features",
         citation=_TIP_ADAPTER,
-        defaults=_TIP_DEFAULTS,
+        defaults=defaults.TIP_ADAPTER,
+        stands_on=("tower",),
     ),
     "tip_adapter_f": Method(
         label="Tip-Adapter-F",
         module="rmt.methods.tip_adapter_f",
         needs="features",
         citation=_TIP_ADAPTER,
-        defaults=_TIP_DEFAULTS
-        | {
-            "initial_beta": Default(1.0, _TIP_CODE),
-            "initial_alpha": Default(_tip_initial_alpha, _TIP_CODE + ", per dataset; others as ImageNet"),
-            "learning_rate": Default(1e-3, _TIP_CODE + " (AdamW, eps 1e-4)"),
-            "adam_epsilon": Default(1e-4, _TIP_CODE),
-            "weight_decay": Default(0.01, _TIP_CODE + " (torch's default)"),
-            "epochs": Default(_tip_epochs, _TIP_CODE + "; 100 on EuroSAT"),
-            "batch_size": Default(256, _TIP_CODE),
-        },
+        defaults=defaults.TIP_ADAPTER_F,
+        stands_on=("tower",),
     ),
-    "r_amt": Method(
-        label="R-AMT",
-        module="rmt.methods.mask_tuning",
-        needs="images",
-        citation=_MASK_TUNING,
-        defaults=_MASK_DEFAULTS,
-        masks=True,
+    "r_amt": _mask_tuning("R-AMT"),
+    "r_mmt": _mask_tuning(
+        "R-MMT", targets=Default("mlp", "arXiv 2307.15049: masks on the MLPs; the released code cannot run it")
     ),
-    "amt": Method(
-        label="AMT (no gradient dropout)",
-        module="rmt.methods.mask_tuning",
-        needs="images",
-        citation=_MASK_TUNING,
-        defaults=_but(level=Default(0.0, "definition of AMT: no regularity")),
-        masks=True,
+    "r_pmt": _mask_tuning(
+        "R-PMT", targets=Default("all", "arXiv 2307.15049: masks on all weights; released code, MASK_MLP True")
     ),
-    "r_amt_released": Method(
-        label="R-AMT (released schedule)",
-        module="rmt.methods.mask_tuning",
-        needs="images",
-        citation=_MASK_TUNING,
-        defaults=_but(minimum_travel=Default(0.0, _RELEASED + ": no floor on the steps")),
-        masks=True,
+    "amt": _mask_tuning("AMT (no gradient dropout)", level=Default(0.0, "definition of AMT: no regularity")),
+    "r_amt_released": _mask_tuning(
+        "R-AMT (released schedule)", minimum_travel=Default(0.0, defaults.RELEASED + ": no floor on the steps")
     ),
 }
 
-STACKABLE = ("coop", "clip_adapter", "tip_adapter", "tip_adapter_f", "linear_probe")
-"""Methods that can run on a mask-tuned image tower."""
 
-
-def display_label(use: str, tower: str | None = None) -> str:
-    """Name for tables and figures of a registered method, with the registered mask method below it, if any."""
-    return METHODS[use].label if tower is None else f"{METHODS[use].label} + {METHODS[tower].label}"
+def display_label(use: str, below: str | None = None) -> str:
+    """Name for tables and figures of a registered method, with the registered method below it, if any."""
+    if below is None:
+        return METHODS[use].label
+    if METHODS[below].offers == "prompts":
+        return f"{METHODS[use].label} on {METHODS[below].label}'s prompts"
+    return f"{METHODS[use].label} + {METHODS[below].label}"

@@ -167,8 +167,8 @@ def tags(record: Mapping[str, Any], label: str) -> dict[str, str]:
         found |= {"commit": provenance["commit"], "mlflow.source.git.commit": provenance["commit"]}
     if provenance["dirty"]:
         found["dirty"] = "true"
-    if method["tower"] is not None:
-        found["tower"] = method["tower"]
+    if method["below"] is not None:
+        found["below"] = method["below"]
     if record["tuning"]["masks_flipped"] == 0:
         found["no_mask_flipped"] = "true"
     return found

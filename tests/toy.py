@@ -4,12 +4,15 @@ import json
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from data_prep import splits
 from data_prep.pack import pack as write_pack
 from rmt.__main__ import main
+from rmt.job import Job
+from rmt.plan import PlannedMethod
 from rmt.records import write_json
 
 CLASSES = ("zero", "one", "two", "three")
@@ -73,6 +76,23 @@ def fit(
     arguments += ["--features", f"{folder}/features.safetensors"]
     chosen = samples(folder) if chosen is None else chosen
     return main([*arguments, "--samples", *chosen] if method != "zero_shot" else arguments)
+
+
+def job(folder: Path, method: str, results: str = "again", **overrides: object) -> Job:
+    """A job in this process, for what the command line does not show."""
+    base, _, below = method.partition("+")
+    return Job(
+        benchmark="toy",
+        protocol="few_shot",
+        backbone="tiny_clip",
+        method=PlannedMethod(method, base, below or None, overrides),
+        results=folder / results,
+        device=torch.device("cpu"),
+        pack=folder / "test.npy",
+        images=folder / "images",
+        features_file=folder / "features.safetensors",
+        views=3,
+    )
 
 
 def run_folder(folder: Path, method: str, shots: int, seed: int, results: str = "results") -> Path:

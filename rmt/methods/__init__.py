@@ -1,11 +1,16 @@
 """The contract of a method, and the way from a registered name to its code.
 
-A method is a module with one function, `tune(task) -> Tuned`. The task holds the few-shot sample of one run and what
-the registry says the method needs; `Tuned.logits` answers for any evaluation set. A method never sees evaluation labels
-and never scores itself.
+A method is a module with two functions:
+
+    tune(task) -> Tuned                  learn from the few-shot sample of one run
+    answer(task, adapter, chosen)        -> a function from an evaluation set to logits
+
+`Tuned.adapter` and `Tuned.chosen` are what is stored; every answer, in the run itself or years later, is given by
+`answer` from these alone. A method never sees evaluation labels and never scores itself. A method that others may stand
+on has a third function, `stand_on(clip, adapter, settings) -> Foundation`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
@@ -15,22 +20,39 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from rmt import registry
 from rmt.data import Sample, generator_from, seed_from
 from rmt.features import Features
+from rmt.resume import Progress
+
+EncodeText = Callable[[Sequence[str], str], Tensor]
+"""(class names, template) to class text features [C, d], not normalised, float32 on the CPU."""
+
+
+@dataclass(frozen=True)
+class Foundation:
+    """What a method stands on: an image tower in a CLIP, and the text features of any classes."""
+
+    clip: Any
+    encode_text: EncodeText
 
 
 @dataclass(frozen=True)
 class EvaluationSet:
     """Images to answer for, without their labels: `pixels` uint8 [N, P, P, 3] and `features` [N, d], not normalised.
 
-    Either is a function that computes or reads on demand.
+    `classes` and `template` are those of the set and may be others than the task's; `text` are their L2-normalised text
+    features [C, d]. A method that is bound to the classes it was trained on always sees the task's classes here.
     """
 
     name: str
+    classes: tuple[str, ...]
+    template: str
     read_pixels: Callable[[], np.ndarray]
     read_features: Callable[[], Tensor]
+    read_text: Callable[[], Tensor]
 
     @cached_property
     def pixels(self) -> np.ndarray:
@@ -42,13 +64,23 @@ class EvaluationSet:
         """Image features of the task's tower."""
         return self.read_features()
 
+    @cached_property
+    def text(self) -> Tensor:
+        """L2-normalised text features [C, d] of the set's classes."""
+        return functional.normalize(self.read_text(), dim=-1)
+
+
+Answer = Callable[[EvaluationSet], Tensor]
+"""Logits [N, C] for the images and classes of an evaluation set."""
+
 
 @dataclass
 class Task:
     """One run: dataset, shots, seed, effective hyperparameters, and access to features or images.
 
-    `features` are those of the tower the task stands on (a mask-tuned one for a stack). `clip` and `images` (the folder
-    of the training images) are None for methods that need features only.
+    `features` and `text` are those of what the task stands on (a mask-tuned tower, or learnt prompts, for a stack).
+    `clip`, `encode_text` and `images` (the folder of the training images) are None for methods that need features only.
+    `progress` keeps the state of long trainings.
     """
 
     sample: Sample | None
@@ -57,14 +89,27 @@ class Task:
     hyperparameters: Mapping[str, Any]
     logit_scale: float
     read_features: Callable[[], Features]
+    read_text: Callable[[], Tensor]
     clip: Any = None
+    encode_text: EncodeText | None = None
     images: Path | None = None
     workers: int = 0
+    progress: Progress = field(default_factory=Progress)
 
     @cached_property
     def features(self) -> Features:
         """Features of the sampled images and of the class prompts."""
         return self.read_features()
+
+    @cached_property
+    def raw_text(self) -> Tensor:
+        """Text features [C, d] of the task's classes as the text tower gives them."""
+        return self.read_text()
+
+    @cached_property
+    def text(self) -> Tensor:
+        """L2-normalised text features [C, d] of the task's classes."""
+        return functional.normalize(self.raw_text, dim=-1)
 
     @property
     def shots(self) -> Sample:
@@ -98,10 +143,11 @@ class Task:
 
 @dataclass
 class Tuned:
-    """What tuning gives: answers, what was learnt, and what records and tables tell of it."""
+    """What tuning gives: what was learnt, and what records and tables tell of it."""
 
-    logits: Callable[[EvaluationSet], Tensor]
     adapter: dict[str, Tensor] = field(default_factory=dict)
+    chosen: dict[str, Any] = field(default_factory=dict)
+    """Hyperparameters picked on the few-shot validation images; JSON."""
     curve: list[dict[str, float]] = field(default_factory=list)
     steps: int = 0
     trainable_parameters: int = 0
@@ -109,10 +155,19 @@ class Tuned:
     masks: tuple[int, int] | None = None
     """(masks, masks that are off), for methods that tune masks."""
     rule: Literal["fixed", "val", "test_oracle"] = "fixed"
-    chosen: dict[str, Any] = field(default_factory=dict)
     candidates: int = 1
 
 
-def implementation(use: str) -> Callable[[Task], Tuned]:
-    """The `tune` function of a registered method."""
-    return import_module(registry.METHODS[use].module).tune
+def tune(use: str, task: Task) -> Tuned:
+    """Tune a registered method."""
+    return import_module(registry.METHODS[use].module).tune(task)
+
+
+def answer(use: str, task: Task, adapter: Mapping[str, Tensor], chosen: Mapping[str, Any]) -> Answer:
+    """The answers of a registered method from what it learnt."""
+    return import_module(registry.METHODS[use].module).answer(task, adapter, chosen)
+
+
+def stand_on(use: str, clip: Any, adapter: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Foundation:
+    """What a finished run of a registered method offers to the method stacked on it."""
+    return import_module(registry.METHODS[use].module).stand_on(clip, adapter, settings)

@@ -7,13 +7,16 @@ residual ratio searched on the few-shot validation images (their code fixes 0.2)
 width of 1024 is the tower's width here.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from rmt import train
 from rmt.data import EpochBatches
-from rmt.methods import Task, Tuned
+from rmt.methods import Answer, Task, Tuned
 from rmt.methods.zero_shot import classify
 
 
@@ -40,18 +43,16 @@ def _train(task: Task, views: Tensor, ratio: float) -> tuple[Tensor, Tensor, lis
         len(views), settings["batch_size"], settings["epochs"], task.seed("feature batches"), drop_last=False
     )
     optimiser = torch.optim.AdamW([down, up], lr=settings["learning_rate"], weight_decay=settings["weight_decay"])
-    curve = []
-    for step, batch in enumerate(order):
-        rate = settings["learning_rate"] * train.cosine(step, len(order))
-        train.set_rate(optimiser, rate)
-        rows = [index for _, index in batch]
-        features = views[rows, batch[0][0] % views.shape[1]]
-        logits = classify(adapt(features, down, up, ratio), task.features.text, task.logit_scale)
-        loss = functional.cross_entropy(logits, task.train_labels[rows])
-        curve.append({"step": step + 1, "loss": train.finite(loss, step + 1), "learning_rate": rate})
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+    learner = train.Learner({"down": down, "up": up}, optimiser)
+
+    def step(batch: train.Batch) -> train.Row:
+        _, features, labels = batch
+        rate = settings["learning_rate"] * train.cosine(learner.steps, len(order))
+        logits = classify(adapt(features, down, up, ratio), task.text, task.logit_scale)
+        return {"loss": learner.descend(functional.cross_entropy(logits, labels), rate), "learning_rate": rate}
+
+    source = train.view_batches(views, task.train_labels, order)
+    curve = train.run(task.progress, learner, source, step, stage=f"ratio-{ratio}")
     return down.detach(), up.detach(), curve
 
 
@@ -61,21 +62,25 @@ def tune(task: Task) -> Tuned:
     best = None
     for ratio in task.hyperparameters["ratios"]:
         down, up, curve = _train(task, views, ratio)
-        answers = classify(adapt(val, down, up, ratio), task.features.text, task.logit_scale).argmax(1)
+        answers = classify(adapt(val, down, up, ratio), task.text, task.logit_scale).argmax(1)
         correct = int((answers == task.val_labels).sum())
         if best is None or correct > best[0]:
             best = (correct, ratio, down, up, curve)
     assert best is not None, "the schema refuses an empty list of ratios"
     _, ratio, down, up, curve = best
-
     return Tuned(
-        logits=lambda images: classify(adapt(images.features, down, up, ratio), task.features.text, task.logit_scale),
         adapter={"down": down, "up": up},
+        chosen={"ratio": ratio},
         curve=curve,
         steps=len(curve),
         trainable_parameters=down.numel() + up.numel(),
         images_seen=task.hyperparameters["epochs"] * len(views),
         rule="val" if len(task.hyperparameters["ratios"]) > 1 else "fixed",
-        chosen={"ratio": ratio},
         candidates=len(task.hyperparameters["ratios"]),
     )
+
+
+def answer(task: Task, adapter: Mapping[str, Tensor], chosen: Mapping[str, Any]) -> Answer:
+    """CLIP's logits of adapted image features; any classes will do."""
+    down, up, ratio = adapter["down"], adapter["up"], chosen["ratio"]
+    return lambda images: classify(adapt(images.features, down, up, ratio), images.text, task.logit_scale)

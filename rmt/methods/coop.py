@@ -8,7 +8,7 @@ to the last end token only, which causal attention makes exact; `initial_context
 dataset's own prompt and keeps its suffix (theirs offers "a photo of a" only).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,8 @@ from rmt import train
 from rmt.data import EpochBatches
 from rmt.errors import UserError
 from rmt.images import TrainingImages
-from rmt.methods import Task, Tuned
+from rmt.methods import Answer, EncodeText, EvaluationSet, Foundation, Task, Tuned
+from rmt.methods.zero_shot import classify
 
 PLACEHOLDER = "X"
 
@@ -75,34 +76,47 @@ def check_text_tower(name: str, model: Any) -> None:
         )
 
 
-def _prompts(task: Task) -> tuple[Tensor, list[int], Tensor]:
-    """(token ids [C, L] with placeholders, tokens of every name, initial context)."""
-    settings, clip = task.hyperparameters, task.clip
-    names = [name.replace("_", " ") for name in task.classes]
+def prompt_tokens(clip: Any, classes: Sequence[str], count: int, suffix: str) -> tuple[Tensor, list[int]]:
+    """(token ids [C, L] with `count` placeholders after the start token, tokens of every class name).
+
+    Raises:
+        UserError: the prompt of a class does not fit the text tower.
+    """
+    names = [name.replace("_", " ") for name in classes]
     lengths = [len(clip.tokenizer.encode(name)) for name in names]
-    prefix, _, suffix = task.template.partition("{}")
-    if settings["initial_context"] == "prompt":
-        count = len(clip.tokenizer.encode(prefix))
-        start = clip.tokens([task.template.format(name) for name in names])
-        with torch.no_grad():
-            context = clip.model.token_embedding(start[0, 1 : 1 + count]).float()
-    else:
-        count, suffix = settings["context_vectors"], "."
-        width = clip.model.token_embedding.weight.shape[1]
-        context = 0.02 * torch.randn(count, width, generator=task.generator("coop context"))
     room = clip.model.positional_embedding.shape[0]
     if max(lengths) + count + 3 > room:
         raise UserError(
             f"coop: {count} context vectors and the longest class name do not fit the {room} positions of "
             f"{clip.name}'s text tower; set context_vectors lower or initial_context to 'prompt'"
         )
-    if settings["class_specific"]:
-        context = context.repeat(len(names), 1, 1)
     tokens = clip.tokenizer([" ".join([PLACEHOLDER] * count + [name]) + suffix for name in names])
-    return tokens.to(clip.device), lengths, context.to(clip.device)
+    return tokens.to(clip.device), lengths
 
 
-class PromptTuner:
+def initial_context(task: Task) -> Tensor:
+    """Context vectors [M, w], or [C, M, w] if they are class-specific, at the start of tuning."""
+    settings, clip = task.hyperparameters, task.clip
+    if settings["initial_context"] == "prompt":
+        count = len(clip.tokenizer.encode(task.template.partition("{}")[0]))
+        start = clip.tokens([task.template.format(name.replace("_", " ")) for name in task.classes])
+        with torch.no_grad():
+            context = clip.model.token_embedding(start[0, 1 : 1 + count]).float()
+    else:
+        width = clip.model.token_embedding.weight.shape[1]
+        generator = task.generator("coop context")
+        context = 0.02 * torch.randn(settings["context_vectors"], width, generator=generator)
+    if settings["class_specific"]:
+        context = context.repeat(len(task.classes), 1, 1)
+    return context.to(clip.device)
+
+
+def suffix_of(template: str, settings: Mapping[str, Any]) -> str:
+    """What follows the class name: that of the dataset's prompt if the context started from it, else a full stop."""
+    return template.partition("{}")[2] if settings["initial_context"] == "prompt" else "."
+
+
+class PromptTuner(train.Learner):
     """Context vectors before a frozen CLIP, and the step that trains them."""
 
     def __init__(
@@ -114,9 +128,8 @@ class PromptTuner:
             self.embedded = model.token_embedding(tokens).float()
         self.ends = tokens.argmax(1)
         self.context = context.clone().requires_grad_()
-        self.optimiser = torch.optim.SGD([self.context], **sgd)  # type: ignore[arg-type]
+        super().__init__({"context": self.context}, torch.optim.SGD([self.context], **sgd))  # type: ignore[arg-type]
         self.logit_scale = float(model.logit_scale.exp())
-        self.steps = 0
 
     def text_features(self) -> Tensor:
         """Class text features [C, d] of the present context, not normalised."""
@@ -130,20 +143,15 @@ class PromptTuner:
 
     def step(self, features: Tensor, labels: Tensor) -> float:
         """One update of the context by the cross-entropy of image features [B, d]; returns the loss before it."""
-        loss = functional.cross_entropy(self.logits(features), labels)
-        value = train.finite(loss, self.steps + 1)
-        self.optimiser.zero_grad()
-        loss.backward()
-        self.optimiser.step()
-        self.steps += 1
-        return value
+        return self.descend(functional.cross_entropy(self.logits(features), labels))
 
 
 def tune(task: Task) -> Tuned:
     """Train the context for all epochs; the last step is kept."""
     settings, clip = task.hyperparameters, task.clip
     check_text_tower(clip.name, clip.model)
-    tokens, lengths, context = _prompts(task)
+    context = initial_context(task)
+    tokens, lengths = prompt_tokens(clip, task.classes, context.shape[-2], suffix_of(task.template, settings))
     tuner = PromptTuner(
         clip.model,
         tokens,
@@ -160,19 +168,47 @@ def tune(task: Task) -> Tuned:
     )
     epochs = settings["epochs"]
     order = EpochBatches(len(crops), settings["batch_size"], epochs, task.seed("image batches"))
-    curve = []
-    for epoch, pixels, labels in train.batches(crops, order, task.workers):
+
+    def step(batch: train.Batch) -> train.Row:
+        epoch, pixels, labels = batch
         rate = train.warmup_cosine(epoch, epochs, settings["learning_rate"], settings["warmup_learning_rate"])
         train.set_rate(tuner.optimiser, rate)
-        loss = tuner.step(clip.features(pixels), labels.to(clip.device))
-        curve.append({"step": tuner.steps, "loss": loss, "learning_rate": rate})
-    with torch.no_grad():
-        text = functional.normalize(tuner.text_features(), dim=-1).cpu()
+        return {"loss": tuner.step(clip.features(pixels), labels.to(clip.device)), "learning_rate": rate}
+
+    curve = train.run(task.progress, tuner, train.image_batches(crops, order, task.workers), step)
     return Tuned(
-        logits=lambda images: task.logit_scale * functional.normalize(images.features, dim=-1) @ text.T,
         adapter={"context": tuner.context.detach().cpu()},
         curve=curve,
-        steps=tuner.steps,
+        steps=len(curve),
         trainable_parameters=tuner.context.numel(),
-        images_seen=tuner.steps * min(settings["batch_size"], len(crops)),
+        images_seen=len(curve) * min(settings["batch_size"], len(crops)),
     )
+
+
+def text_encoder(clip: Any, context: Tensor, settings: Mapping[str, Any]) -> EncodeText:
+    """The text side with a learnt context [M, w] or [C, M, w] in place of the words before the class name."""
+
+    @torch.no_grad()
+    def encode(classes: Sequence[str], template: str) -> Tensor:
+        tokens, lengths = prompt_tokens(clip, classes, context.shape[-2], suffix_of(template, settings))
+        embedded = clip.model.token_embedding(tokens).float()
+        prompts = assemble(embedded, context.to(clip.device), lengths, settings["class_position"])
+        return encode_prompts(clip.model, prompts, tokens.argmax(1)).cpu()
+
+    return encode
+
+
+def answer(task: Task, adapter: Mapping[str, Tensor], chosen: Mapping[str, Any]) -> Answer:
+    """CLIP's logits with the learnt context; any classes will do, unless the context is class-specific."""
+    encode = text_encoder(task.clip, adapter["context"], task.hyperparameters)
+
+    def logits(images: EvaluationSet) -> Tensor:
+        text = functional.normalize(encode(images.classes, images.template), dim=-1)
+        return classify(images.features, text, task.logit_scale)
+
+    return logits
+
+
+def stand_on(clip: Any, adapter: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Foundation:
+    """The frozen towers with the learnt prompts."""
+    return Foundation(clip, text_encoder(clip, adapter["context"], settings))

@@ -9,14 +9,16 @@ test-transformed view per image, as theirs.
 
 import math
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from torch import Tensor
 
-from rmt.methods import Task, Tuned
+from rmt.methods import Answer, Task, Tuned
 
 
 def _fit(features: np.ndarray, labels: np.ndarray, inverse: float, iterations: int) -> LogisticRegression:
@@ -55,7 +57,6 @@ def tune(task: Task) -> Tuned:
     if len(probe.classes_) == 2:  # scikit-learn keeps one row for two classes
         weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
     return Tuned(
-        logits=lambda images: images.features @ weight.T + bias,
         adapter={"weight": weight, "bias": bias},
         steps=int(max(np.atleast_1d(probe.n_iter_))),
         trainable_parameters=weight.numel() + bias.numel(),
@@ -64,3 +65,8 @@ def tune(task: Task) -> Tuned:
         chosen={"inverse_regularisation": 10.0**best},
         candidates=len(probes),
     )
+
+
+def answer(task: Task, adapter: Mapping[str, Tensor], chosen: Mapping[str, Any]) -> Answer:
+    """The probe's logits."""
+    return lambda images: images.features @ adapter["weight"].T + adapter["bias"]

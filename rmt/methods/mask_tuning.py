@@ -13,7 +13,7 @@ threshold, which the released schedule does not allow at few shots; `r_amt_relea
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +26,7 @@ from rmt import masks, train
 from rmt.data import EpochBatches
 from rmt.gradient_dropout import drop_gradient
 from rmt.images import TrainingImages
-from rmt.methods import Task, Tuned
+from rmt.methods import Answer, Foundation, Task, Tuned
 from rmt.methods.zero_shot import classify
 from rmt.towers import Tower
 
@@ -43,7 +43,7 @@ class StepReport:
     applied_gradient: Mapping[str, Tensor]
 
 
-class MaskTuner:
+class MaskTuner(train.Learner):
     """Scores on a frozen image tower, and the step that trains them.
 
     The tower is never changed: effective weights enter its forward pass by `torch.func.functional_call`.
@@ -79,12 +79,11 @@ class MaskTuner:
             level: gradient dropout level; 0 needs no teacher and runs none.
             short: leave out of the forward pass what does not reach the features, see `rmt.towers`.
         """
-        self.tower, self.text, self.logit_scale, self.generator = Tower(tower, short), text, logit_scale, generator
+        self.tower, self.text, self.logit_scale = Tower(tower, short), text, logit_scale
         self.threshold, self.mask_loss_weight, self.level = threshold, mask_loss_weight, level
         self.weights = masks.maskable(tower, targets)
         self.scores = masks.initial_scores(self.weights, initial_score)
-        self.optimiser = torch.optim.Adam(list(self.scores.values()), lr=learning_rate)
-        self.steps = 0
+        super().__init__(self.scores, torch.optim.Adam(list(self.scores.values()), lr=learning_rate), generator)
 
     def masks(self) -> dict[str, Tensor]:
         """Boolean masks of the present scores."""
@@ -167,29 +166,6 @@ class MaskTuner:
             for name, score in self.scores.items()
         }
 
-    def state(self) -> dict[str, Tensor]:
-        """All that a resumed run needs, as tensors: scores, Adam's moments, the step, the gate's generator."""
-        state = {"step": torch.tensor(self.steps), "generator": self.generator.get_state()}
-        for name, score in self.scores.items():
-            state[f"score.{name}"] = score.clone()
-            for key, value in self.optimiser.state.get(score, {}).items():
-                state[f"adam.{key}.{name}"] = value.clone()
-        return state
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Continue where `state` was taken: the following steps give the same scores as without the break."""
-        self.steps = int(state["step"])
-        self.generator.set_state(state["generator"])
-        for name, score in self.scores.items():
-            score.copy_(state[f"score.{name}"])
-            moments = {
-                key: state[f"adam.{key}.{name}"].clone()
-                for key in ("step", "exp_avg", "exp_avg_sq")
-                if f"adam.{key}.{name}" in state
-            }
-            if moments:
-                self.optimiser.state[score] = moments
-
 
 def planned_epochs(settings: Mapping[str, Any], steps_per_epoch: int) -> int:
     """Epochs of a run: those of the settings, or as many as `minimum_travel` asks for.
@@ -203,15 +179,14 @@ def planned_epochs(settings: Mapping[str, Any], steps_per_epoch: int) -> int:
     return max(settings["epochs"], needed)
 
 
-def _curve(tuner: MaskTuner, report: StepReport, rate: float) -> dict[str, float]:
-    row: dict[str, float] = {"step": tuner.steps, "loss": report.cross_entropy, "learning_rate": rate}
+def _row(tuner: MaskTuner, report: StepReport, rate: float) -> train.Row:
+    row: train.Row = {"loss": report.cross_entropy, "learning_rate": rate}
     if report.teacher_cross_entropy is not None:
         row["teacher_cross_entropy"] = report.teacher_cross_entropy
-    row["masks_flipped"] = masks.count(tuner.masks())[1]
-    return row
+    return row | {"masks_flipped": masks.count(tuner.masks())[1]}
 
 
-def _steps(task: Task, tuner: MaskTuner) -> Iterator[dict[str, float]]:
+def _train(task: Task, tuner: MaskTuner) -> list[train.Row]:
     settings, clip = task.hyperparameters, task.clip
     seed = task.seed("image batches")
     order = EpochBatches(len(task.shots.train), settings["batch_size"], 1, seed)
@@ -221,20 +196,22 @@ def _steps(task: Task, tuner: MaskTuner) -> Iterator[dict[str, float]]:
     crops = TrainingImages(
         task.images, task.shots.train, clip.pixels, settings["crop_scale"], task.shots.mirror, task.stream
     )
-    for epoch, pixels, labels in train.batches(crops, order, task.workers):
+
+    def step(batch: train.Batch) -> train.Row:
+        epoch, pixels, labels = batch
         rate = settings["learning_rate"] * train.cosine(epoch, epochs)
         train.set_rate(tuner.optimiser, rate)
-        report = tuner.step(clip.normalise(pixels), labels.to(clip.device))
-        yield _curve(tuner, report, rate)
+        return _row(tuner, tuner.step(clip.normalise(pixels), labels.to(clip.device)), rate)
+
+    return train.run(task.progress, tuner, train.image_batches(crops, order, task.workers), step)
 
 
 def tune(task: Task) -> Tuned:
-    """Tune the masks for the planned epochs, then fold them into a copy of the tower; the last step is kept."""
+    """Tune the masks for the planned epochs; the last step is kept."""
     settings, clip = task.hyperparameters, task.clip
-    text = clip.text_features(task.classes, task.template).to(clip.device)
     tuner = MaskTuner(
         clip.visual,
-        text,
+        task.text.to(clip.device),
         task.logit_scale,
         task.generator("gradient dropout"),
         **{
@@ -242,18 +219,32 @@ def tune(task: Task) -> Tuned:
             for name in ("targets", "initial_score", "threshold", "mask_loss_weight", "learning_rate", "level")
         },
     )
-    curve = list(_steps(task, tuner))
+    curve = _train(task, tuner)
     found = tuner.masks()
-    folded = deepcopy(clip)
-    masks.fold(folded.visual, found)
     total, flipped = masks.count(found)
-    batch = min(settings["batch_size"], len(task.shots.train))
     return Tuned(
-        logits=lambda images: classify(folded.encode_images(images.pixels), text.cpu(), task.logit_scale),
         adapter=masks.pack(found),
         curve=curve,
-        steps=tuner.steps,
+        steps=len(curve),
         trainable_parameters=total,
-        images_seen=tuner.steps * batch,
+        images_seen=len(curve) * min(settings["batch_size"], len(task.shots.train)),
         masks=(total, flipped),
     )
+
+
+def _folded(clip: Any, adapter: Mapping[str, Tensor]) -> Any:
+    tuned = deepcopy(clip)
+    masks.fold(tuned.visual, masks.unpack(adapter))
+    return tuned
+
+
+def answer(task: Task, adapter: Mapping[str, Tensor], chosen: Mapping[str, Any]) -> Answer:
+    """CLIP's logits with the masks folded into a copy of the tower; any classes will do."""
+    tuned = _folded(task.clip, adapter)
+    return lambda images: classify(tuned.encode_images(images.pixels), images.text, task.logit_scale)
+
+
+def stand_on(clip: Any, adapter: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Foundation:
+    """A copy of the CLIP with the masks folded into its image tower; the text side is untouched."""
+    tuned = _folded(clip, adapter)
+    return Foundation(tuned, tuned.encode_text)

@@ -7,13 +7,14 @@ never the full validation split and never the test set (theirs uses the whole va
 float32 (theirs is float16); the cache never holds an image twice.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rmt.methods import Task, Tuned
+from rmt.methods import Answer, Task, Tuned
 from rmt.methods.zero_shot import classify
 
 
@@ -64,26 +65,20 @@ def search(
     return betas[best // len(alphas)], alphas[best % len(alphas)], found
 
 
-def one_hot(task: Task) -> Tensor:
-    """Cache values [K, C] of the training images."""
-    return functional.one_hot(task.train_labels, len(task.classes)).float()
+def one_hot(labels: Tensor, classes: int) -> Tensor:
+    """Cache values [K, C] of the training images' class indices [K]."""
+    return functional.one_hot(labels, classes).float()
 
 
 def searched(task: Task, keys: Tensor, **facts: object) -> Tuned:
     """The tuned model with the given keys and (beta, alpha) searched on the few-shot validation images."""
-    settings, text, values = task.hyperparameters, task.features.text, one_hot(task)
+    settings, values = task.hyperparameters, one_hot(task.train_labels, len(task.classes))
     raw = task.features.of(task.shots.val)
-    zero_shot = classify(raw, text, task.logit_scale)
+    zero_shot = classify(raw, task.text, task.logit_scale)
     val = functional.normalize(raw, dim=-1)
     scale, steps = settings["search_scale"], settings["search_steps"]
     beta, alpha, _ = search(val, task.val_labels, zero_shot, keys, values, scale, steps)
-
-    def logits(images: Tensor) -> Tensor:
-        cache = cache_logits(functional.normalize(images, dim=-1), keys, values, beta, alpha)
-        return classify(images, text, task.logit_scale) + cache
-
     return Tuned(
-        logits=lambda images: logits(images.features),
         adapter={"keys": keys, "labels": task.train_labels},
         rule="val",
         chosen={"beta": beta, "alpha": alpha},
@@ -95,3 +90,15 @@ def searched(task: Task, keys: Tensor, **facts: object) -> Tuned:
 def tune(task: Task) -> Tuned:
     """Build the cache and search; nothing is trained."""
     return searched(task, cache_keys(task.features.views_of(task.shots.train)))
+
+
+def answer(task: Task, adapter: Mapping[str, Tensor], chosen: Mapping[str, Any]) -> Answer:
+    """CLIP's logits and the cache's; bound to the classes of the cache."""
+    values = one_hot(adapter["labels"], len(task.classes))
+
+    def logits(features: Tensor) -> Tensor:
+        raw = functional.normalize(features, dim=-1)
+        cache = cache_logits(raw, adapter["keys"], values, chosen["beta"], chosen["alpha"])
+        return classify(features, task.text, task.logit_scale) + cache
+
+    return lambda images: logits(images.features)

@@ -13,35 +13,35 @@ from torch.nn import functional
 from rmt import train
 from rmt.data import EpochBatches
 from rmt.methods import Task, Tuned
-from rmt.methods.tip_adapter import cache_keys, cache_logits, one_hot, searched
+from rmt.methods.tip_adapter import answer, cache_keys, cache_logits, one_hot, searched
 from rmt.methods.zero_shot import classify
+
+__all__ = ["answer", "tune"]
 
 
 def tune(task: Task) -> Tuned:
     """Fine-tune the keys, then search (beta, alpha)."""
-    settings, text, values = task.hyperparameters, task.features.text, one_hot(task)
+    settings, values = task.hyperparameters, one_hot(task.train_labels, len(task.classes))
     views = task.features.views_of(task.shots.train)
     keys = cache_keys(views).requires_grad_()
     optimiser = torch.optim.AdamW(
         [keys], lr=settings["learning_rate"], eps=settings["adam_epsilon"], weight_decay=settings["weight_decay"]
     )
+    learner = train.Learner({"keys": keys}, optimiser)
     order = EpochBatches(
         len(views), settings["batch_size"], settings["epochs"], task.seed("feature batches"), drop_last=False
     )
-    curve = []
-    for step, batch in enumerate(order):
-        rate = settings["learning_rate"] * train.cosine(step, len(order))
-        train.set_rate(optimiser, rate)
-        rows = [index for _, index in batch]
-        raw = views[rows, batch[0][0] % views.shape[1]]
+
+    def step(batch: train.Batch) -> train.Row:
+        _, raw, labels = batch
+        rate = settings["learning_rate"] * train.cosine(learner.steps, len(order))
         cache = cache_logits(
             functional.normalize(raw, dim=-1), keys, values, settings["initial_beta"], settings["initial_alpha"]
         )
-        loss = functional.cross_entropy(classify(raw, text, task.logit_scale) + cache, task.train_labels[rows])
-        curve.append({"step": step + 1, "loss": train.finite(loss, step + 1), "learning_rate": rate})
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+        loss = functional.cross_entropy(classify(raw, task.text, task.logit_scale) + cache, labels)
+        return {"loss": learner.descend(loss, rate), "learning_rate": rate}
+
+    curve = train.run(task.progress, learner, train.view_batches(views, task.train_labels, order), step)
     return searched(
         task,
         keys.detach(),

@@ -3,10 +3,13 @@
 One prompt per dataset, as CoOp's trainers/zsclip.py; no ensemble.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor
 from torch.nn import functional
 
-from rmt.methods import Task, Tuned
+from rmt.methods import Answer, Task, Tuned
 
 
 def classify(features: Tensor, text: Tensor, logit_scale: float) -> Tensor:
@@ -16,4 +19,9 @@ def classify(features: Tensor, text: Tensor, logit_scale: float) -> Tensor:
 
 def tune(task: Task) -> Tuned:
     """Nothing is tuned."""
-    return Tuned(logits=lambda images: classify(images.features, task.features.text, task.logit_scale))
+    return Tuned()
+
+
+def answer(task: Task, adapter: Mapping[str, Tensor], chosen: Mapping[str, Any]) -> Answer:
+    """CLIP's own logits."""
+    return lambda images: classify(images.features, images.text, task.logit_scale)

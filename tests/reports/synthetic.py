@@ -59,13 +59,21 @@ def record(plan: Plan, run: Identity, correct: np.ndarray, **changes: Any) -> di
         "calibration_error": 4.0,
     }
     values: dict[str, Any] = {
-        "schema": 1,
+        "schema": 2,
         "identity": run.as_dict(),
         "method": {
             "use": method.use,
-            "tower": method.tower,
+            "below": method.below,
             "label": plan.display(run.method),
             "citation": method.entry.citation,
+        },
+        "task": {"classes": ["one", "two"], "template": "a photo of a {}."},
+        "backbone": {
+            "architecture": "tiny_clip",
+            "pretrained": "rmt/weights/tiny_clip.safetensors",
+            "checkpoint": None,
+            "pixels": 32,
+            "resize": "shortest",
         },
         "hyperparameters": method.hyperparameters(run.dataset, run.shots),
         "selection": {
@@ -93,6 +101,8 @@ def record(plan: Plan, run: Identity, correct: np.ndarray, **changes: Any) -> di
             "ended": f"2026-11-20T11:{run.shots:02d}:0{run.seed}+00:00",
         },
         "provenance": {
+            "command": "",
+            "below_sha256": digest(method.below) if method.below else None,
             "sample_sha256": digest(run.dataset, run.shots, run.seed) if few_shot else None,
             "split_sha256": digest("split", run.dataset),
             "weights_sha256": digest("weights", run.backbone),

@@ -52,7 +52,7 @@ def test_every_row_has_a_source_and_stands_beside_a_registered_method() -> None:
         assert "@" in one.source and 0 < one.accuracy < 100 and one.backbone in registry.BACKBONES
         for name in one.ours:
             base, _, tower = name.partition("+")
-            assert base in registry.METHODS and (not tower or base in registry.STACKABLE), name
+            assert base in registry.METHODS and (not tower or registry.METHODS[base].stands_on), name
 
 
 def test_the_rows_are_those_of_the_reference() -> None:

@@ -7,7 +7,7 @@ from PIL import Image
 
 from rmt import data, features
 from rmt import images as pictures
-from rmt.train import batches, cosine, warmup_cosine
+from rmt.train import cosine, image_batches, warmup_cosine
 from tests import toy
 
 
@@ -56,7 +56,7 @@ def test_a_crop_depends_on_stream_path_and_epoch_only(folder) -> None:
 
 def test_workers_change_nothing(folder) -> None:
     images, order = crops(folder), data.EpochBatches(8, 4, 2, seed=7)
-    alone, helped = list(batches(images, order)), list(batches(images, order, workers=2))
+    alone, helped = list(image_batches(images, order)(0)), list(image_batches(images, order, workers=2)(0))
     assert [epoch for epoch, _, _ in alone] == [0, 0, 1, 1]
     for (_, one, labels), (_, two, others) in zip(alone, helped, strict=True):
         assert torch.equal(one, two) and torch.equal(labels, others)

@@ -27,7 +27,7 @@ def test_a_variant_is_a_new_label_and_a_stack_may_stand_on_it() -> None:
     assert found.methods["r_amt_soft"].hyperparameters("digits", 2)["level"] == 0.3
     assert found.display("r_amt_soft") == "R-AMT (r_amt_soft)"
     assert found.display("tip_adapter+r_amt_soft") == "Tip-Adapter + R-AMT (tip_adapter+r_amt_soft)"
-    assert found.methods["tip_adapter+r_amt_soft"].tower == "r_amt_soft"
+    assert found.methods["tip_adapter+r_amt_soft"].below == "r_amt_soft"
 
 
 def test_rules_of_the_authors() -> None:
@@ -73,14 +73,28 @@ def test_rules_of_the_authors() -> None:
         ),
         (
             {"methods": {"r_amt_2": {"use": "r_amt"}, "coop+r_amt": {}}},
-            "key 'methods.coop+r_amt': it needs the tower 'r_amt', which is not among the methods; "
-            "did you mean 'r_amt_2'?",
+            "key 'methods.coop+r_amt': it stands on 'r_amt', which is not among the methods; did you mean 'r_amt_2'?",
         ),
         (
             {"methods": {"coop": {}, "tip_adapter+coop": {}}},
-            "key 'methods.tip_adapter+coop': 'coop' does not tune the image tower, so nothing stacks on it",
+            "key 'methods.tip_adapter+coop': 'tip_adapter' cannot stand on 'coop', only on r_amt, r_mmt, r_pmt, amt, "
+            "r_amt_released and their variants",
         ),
-        ({"methods": {"R-AMT": {}}}, "key 'methods': label 'R-AMT' must be lower_snake, or LABEL+TOWER"),
+        (
+            {"protocols": ["domain_shift"]},
+            "key 'protocols': domain_shift needs a dataset with shifted test sets among `datasets`: imagenet",
+        ),
+        (
+            {"protocols": ["base_to_new"], "methods": {"tip_adapter": {}}},
+            "key 'protocols': base_to_new asks for classes that were not trained on, which none of the methods can "
+            "answer for",
+        ),
+        (
+            {"protocols": ["cross_dataset"], "datasets": ["digits"]},
+            "key 'protocols': cross_dataset needs at least two datasets",
+        ),
+        ({"sources": ["letter"]}, "key 'sources': unknown name 'letter'; valid: digits"),
+        ({"methods": {"R-AMT": {}}}, "key 'methods': label 'R-AMT' must be lower_snake, or LABEL+BELOW"),
     ],
 )
 def test_a_mistake_is_one_line_with_the_key_and_the_closest_name(change: dict, message: str) -> None:

@@ -42,7 +42,7 @@ def make_plan(results: Path, **changes: Any) -> plan.Plan:
 def make_record(planned: plan.Plan, identity: Identity, accuracy: float = 61.5) -> dict[str, Any]:
     """A valid record whose figures are easy to recognise."""
     method = planned.methods[identity.method]
-    tower = planned.methods[method.tower] if method.tower else None
+    tower = planned.methods[method.below] if method.below else None
     masks = method.entry.masks
     trained = method.entry.few_shot
     scores = {
@@ -54,13 +54,21 @@ def make_record(planned: plan.Plan, identity: Identity, accuracy: float = 61.5) 
         "calibration_error": 3.5,
     }
     record = {
-        "schema": 1,
+        "schema": 2,
         "identity": identity.as_dict(),
         "method": {
             "use": method.use,
-            "tower": tower.label if tower else None,
+            "below": tower.label if tower else None,
             "label": planned.display(identity.method),
             "citation": method.entry.citation,
+        },
+        "task": {"classes": ["one", "two"], "template": "a photo of a {}."},
+        "backbone": {
+            "architecture": "tiny_clip",
+            "pretrained": "rmt/weights/tiny_clip.safetensors",
+            "checkpoint": None,
+            "pixels": 32,
+            "resize": "shortest",
         },
         "hyperparameters": method.hyperparameters(identity.dataset, identity.shots),
         "selection": {
@@ -87,6 +95,8 @@ def make_record(planned: plan.Plan, identity: Identity, accuracy: float = 61.5) 
             "ended": "2026-03-01T10:00:14.250000+01:00",
         },
         "provenance": {
+            "command": "",
+            "below_sha256": None,
             "sample_sha256": "a" * 64,
             "split_sha256": "0123456789abcdef" * 4,
             "weights_sha256": "b" * 64,
@@ -201,7 +211,7 @@ def test_everything_arrives_in_the_default_store(unfilled: plan.Plan, tmp_path: 
     }  # fmt: skip
     assert expected.items() <= run.data.tags.items()
     assert "no_mask_flipped" not in run.data.tags
-    assert "tower" not in run.data.tags
+    assert "below" not in run.data.tags
     params = {"level": "0.3", "crop_scale": "[0.5, 1.0]", "shots": "16", "seed": "2", "dataset": "digits"}
     assert params.items() <= run.data.params.items()
     metrics = {
@@ -320,7 +330,7 @@ def test_a_stack_names_its_tower(tmp_path: Path, empty_store: Path) -> None:
     planned = make_plan(tmp_path, methods={"r_amt": None, "tip_adapter+r_amt": None})
     summary = imported(planned, cell(planned, "tip_adapter+r_amt", 16, 1), empty_store)
     run = active_runs(summary)[0]
-    assert run.data.tags["tower"] == "r_amt"
+    assert run.data.tags["below"] == "r_amt"
     assert run.data.tags["method_label"] == "Tip-Adapter + R-AMT"
     assert run.data.params["chosen/alpha"] == "1.17"
 

@@ -22,7 +22,8 @@ SHOTS, SEEDS = PLAN.config["shots"], PLAN.config["seeds"]
 # In the config's own order, which tables, legends and colours follow.
 PLAN_JSON = json.dumps(dict(PLAN.config))
 
-SAMPLE = f"{RESULTS}/{BENCHMARK}/samples/{{dataset}}/{{shots}}shot-seed{{seed}}.json"
+SAMPLES = f"{RESULTS}/{BENCHMARK}/samples"
+SAMPLE = f"{SAMPLES}/{{dataset}}/{{shots}}shot-seed{{seed}}{{classes}}.json"
 FEATURES = f"{RESULTS}/{BENCHMARK}/features/{{backbone}}/{{dataset}}.safetensors"
 RUN = f"{RESULTS}/{BENCHMARK}/runs/{{protocol}}/{{backbone}}/{{dataset}}/{{method}}/{{shots}}shot/seed{{seed}}"
 LOGS = f"{RESULTS}/{BENCHMARK}/logs"
@@ -36,10 +37,11 @@ def alternatives(names):
 wildcard_constraints:
     protocol=alternatives(PLAN.config["protocols"]),
     backbone=alternatives(PLAN.config["backbones"]),
-    dataset=alternatives(PLAN.config["datasets"]),
+    dataset=alternatives(PLAN.evaluated),
     method=alternatives(PLAN.methods),
     shots=r"\d+",
     seed=r"\d+",
+    classes=r"|-base",
 
 
 def labels(needs, few_shot=True):
@@ -52,10 +54,14 @@ def labels(needs, few_shot=True):
     ]
 
 
-def sample_files(**axes):
-    """Sample files of all shots and seeds, or of those given."""
-    axes = {"dataset": PLAN.config["datasets"], "shots": SHOTS, "seed": SEEDS} | axes
-    return expand(SAMPLE, **axes)
+def sample_files(protocol="few_shot", **axes):
+    """Sample files of all shots and seeds, or of those given; none for a dataset that is only evaluated on."""
+    classes = "-base" if protocol == "base_to_new" else ""
+    datasets = PLAN.config["datasets"]
+    if axes.get("dataset", datasets[0]) not in datasets:
+        return []
+    axes = {"dataset": datasets, "shots": SHOTS, "seed": SEEDS} | axes
+    return expand(SAMPLE, classes=classes, **axes)
 
 
 def record_files():
@@ -63,10 +69,32 @@ def record_files():
     return [str(one.folder(Path(RESULTS)) / "record.json") for one in PLAN.identities()]
 
 
-def pack_file(wildcards):
-    """The packed evaluation images that a backbone reads."""
+def pack_file(wildcards, dataset=None):
+    """The packed evaluation images that a backbone reads, of the run's dataset or of another."""
     transform = registry.BACKBONES[wildcards.backbone].transform
-    return f"{DATA}/{wildcards.dataset}/pack/{transform}.npy"
+    return f"{DATA}/{dataset or wildcards.dataset}/pack/{transform}.npy"
+
+
+def target_packs(wildcards):
+    """The packs of the further evaluation sets of a run."""
+    targets = PLAN.targets(wildcards.protocol, wildcards.dataset)
+    return [pack_file(wildcards, name) for name in targets]
+
+
+def target_features(wildcards):
+    """The features of the further evaluation sets of a run."""
+    targets = PLAN.targets(wildcards.protocol, wildcards.dataset)
+    return expand(FEATURES, backbone=wildcards.backbone, dataset=targets)
+
+
+def targets_option(wildcards, input):
+    """`--targets FILE...` where a run has further evaluation sets."""
+    return ["--targets", *input.targets] if input.targets else []
+
+
+def half(wildcards):
+    """Option of `sample` for the classes that the protocol trains on."""
+    return " --classes base" if wildcards.classes else ""
 
 
 def weights_file(wildcards):
@@ -149,12 +177,12 @@ def run_outputs(grouping):
     )
 
 
-def tower_records(wildcards, grouping):
-    """Records of the runs below a stack's, nothing for a method that stands on the frozen tower."""
-    tower = PLAN.methods[wildcards.method].tower
-    if tower is None:
+def records_below(wildcards, grouping):
+    """Records of the runs below a stack's, nothing for a method that stands on the frozen CLIP."""
+    below = PLAN.methods[wildcards.method].below
+    if below is None:
         return []
-    fixed = dict(wildcards) | {"method": tower}
+    fixed = dict(wildcards) | {"method": below}
     axes = {
         name: values
         for name, values in grouped_axes(grouping).items()

@@ -48,16 +48,17 @@ rule sample:
     output:
         SAMPLE,
     log:
-        f"{LOGS}/sample-{{dataset}}-{{shots}}shot-seed{{seed}}.log",
+        f"{LOGS}/sample-{{dataset}}-{{shots}}shot-seed{{seed}}{{classes}}.log",
     conda:
         "../envs/rmt-bench.yaml"
     params:
         own=own_settings,
+        half=half,
     message:
         "sample: {wildcards.dataset}, {wildcards.shots} shots, seed {wildcards.seed}"
     shell:
         "python -m data_prep sample --dataset {wildcards.dataset} --split {input} --shots {wildcards.shots}"
-        " --seed {wildcards.seed} {params.own:q} --output {output} 2> {log}"
+        " --seed {wildcards.seed}{params.half} {params.own:q} --output {output} 2> {log}"
 
 
 rule pack:

@@ -38,6 +38,7 @@ rule encode:
 rule fit_once:
     input:
         features=FEATURES,
+        targets=target_features,
     output:
         expand(f"{RUN}/{{file}}", file=FILES, shots=0, seed=0, allow_missing=True),
     log:
@@ -55,16 +56,20 @@ rule fit_once:
         overrides=overrides,
         effective=effective,
         device="cpu",
+        targets=targets_option,
     message:
         "fit: {wildcards.method} on {wildcards.dataset}"
     shell:
-        f"{FIT} --features {{input.features}} > {{log}} 2>&1"
+        f"{FIT} --features {{input.features}} {{params.targets:q}} > {{log}} 2>&1"
 
 
 rule fit_features:
     input:
         features=FEATURES,
-        samples=lambda wildcards: sample_files(dataset=wildcards.dataset),
+        targets=target_features,
+        samples=lambda wildcards: sample_files(
+            wildcards.protocol, dataset=wildcards.dataset
+        ),
     output:
         run_outputs("dataset"),
     log:
@@ -82,24 +87,27 @@ rule fit_features:
         overrides=overrides,
         effective=effective,
         device="cpu",
+        targets=targets_option,
     message:
         "fit: {wildcards.method} on {wildcards.dataset}, all shots and seeds"
     shell:
-        f"{FIT} --features {{input.features}} --samples {{input.samples}} > {{log}} 2>&1"
+        f"{FIT} --features {{input.features}} {{params.targets:q}} --samples {{input.samples}} > {{log}} 2>&1"
 
 
 rule fit_images:
     input:
         pack=pack_file,
         weights=weights_file,
+        targets=target_packs,
         samples=lambda wildcards: sample_files(
+            wildcards.protocol,
             **{
                 name: wildcards[name]
                 for name in ("dataset", "shots", "seed")
                 if name in wildcards.keys()
-            }
+            },
         ),
-        tower=lambda wildcards: tower_records(wildcards, GROUPING),
+        below=lambda wildcards: records_below(wildcards, GROUPING),
     output:
         run_outputs(GROUPING),
     log:
@@ -127,8 +135,9 @@ rule fit_images:
         effective=effective,
         views=PLAN.config["views"],
         device=PLAN.config["device"],
+        targets=targets_option,
     message:
         f"fit: {{wildcards.method}} on {{wildcards.dataset}}, one job per {GROUPING}"
     shell:
-        f"{FIT} --pack {{input.pack}} --images {{params.images}} --views {{params.views}}"
+        f"{FIT} --pack {{input.pack}} --images {{params.images}} --views {{params.views}} {{params.targets:q}}"
         " --samples {input.samples} > {log} 2>&1"
