@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from sklearn.datasets import load_digits
 
 from data_prep import splits
 from data_prep.pack import pack as write_pack
+from rmt import registry
 from rmt.__main__ import main
 from rmt.job import Job
 from rmt.plan import PlannedMethod
@@ -17,6 +19,16 @@ from rmt.records import write_json
 
 CLASSES = ("zero", "one", "two", "three")
 TEMPLATE = "a photo of the digit {}."
+
+QUICK = {"epochs": 3, "search_steps": [20, 5], "initial_context": "prompt"}
+
+
+def short(use: str) -> dict[str, Any]:
+    """Settings that make a method quick on the toy, and masks flip; a method of any name gets its own."""
+    method = registry.METHODS[use]
+    if method.masks:
+        return {} if use == "r_amt_released" else {"learning_rate": 1e-3, "epochs": 12}
+    return {name: value for name, value in QUICK.items() if name in method.defaults}
 
 
 def make(folder: Path, shots: tuple[int, ...] = (1, 2), seeds: tuple[int, ...] = (1, 2)) -> Path:

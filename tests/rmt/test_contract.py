@@ -14,6 +14,7 @@ from rmt.data import read_sample
 from rmt.job import prepare
 from rmt.resume import Interrupted, Learner, Progress, Row
 from tests import toy
+from tests.toy import short
 
 STACKS = [
     f"{name}+{below}"
@@ -22,15 +23,6 @@ STACKS = [
     if registry.METHODS[below].offers in method.stands_on and (below == "r_amt" or name == "r_amt")
 ]
 STARTS_AT_ZERO_SHOT = ("coop", "r_amt", "r_mmt", "r_pmt", "amt")
-QUICK = {"epochs": 3, "search_steps": [20, 5], "initial_context": "prompt"}
-
-
-def short(use: str) -> dict[str, Any]:
-    """Settings that make a method quick on the toy, and masks flip; a method of any name gets its own."""
-    method = registry.METHODS[use]
-    if method.masks:
-        return {} if use == "r_amt_released" else {"learning_rate": 1e-3, "epochs": 12}
-    return {name: value for name, value in QUICK.items() if name in method.defaults}
 
 
 @pytest.fixture(scope="module")
