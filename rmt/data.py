@@ -14,6 +14,7 @@ from torch.utils.data import Sampler
 
 from rmt.errors import UserError
 from rmt.registry import transform_name
+from rmt.schedule import steps_per_epoch
 
 
 class BadData(UserError):
@@ -168,8 +169,7 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
     @property
     def steps_per_epoch(self) -> int:
         """Batches in one epoch."""
-        full, rest = divmod(self.images, self.batch_size)
-        return full if self.drop_last else full + bool(rest)
+        return steps_per_epoch(self.images, self.batch_size, self.drop_last)
 
     def __len__(self) -> int:
         return self.epochs * self.steps_per_epoch

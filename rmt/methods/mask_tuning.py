@@ -12,7 +12,6 @@ are folded into the weights before evaluation. Departure: `minimum_travel` adds 
 threshold, which the released schedule does not allow at few shots; `r_amt_released` sets it to 0.
 """
 
-import math
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from rmt.gradient_dropout import drop_gradient
 from rmt.images import TrainingImages
 from rmt.methods import Answer, Foundation, Task, Tuned
 from rmt.methods.zero_shot import classify
+from rmt.schedule import planned_epochs
 from rmt.towers import Tower
 
 
@@ -165,18 +165,6 @@ class MaskTuner(train.Learner):
             name: torch.rand(score.shape, generator=self.generator).to(score.device)
             for name, score in self.scores.items()
         }
-
-
-def planned_epochs(settings: Mapping[str, Any], steps_per_epoch: int) -> int:
-    """Epochs of a run: those of the settings, or as many as `minimum_travel` asks for.
-
-    With a cosine per epoch the rates of E epochs sum to rate x steps per epoch x (E + 1) / 2, and Adam moves a score by
-    at most about one rate per step; below the distance from initial score to threshold no mask can flip.
-    """
-    per_epoch = settings["learning_rate"] * steps_per_epoch
-    # The tolerance keeps a ratio that is whole up to rounding from asking for one epoch more.
-    needed = math.ceil(2 * settings["minimum_travel"] / per_epoch - 1 - 1e-9)
-    return max(settings["epochs"], needed)
 
 
 def _row(tuner: MaskTuner, report: StepReport, rate: float) -> train.Row:

@@ -4,7 +4,8 @@ from torch import nn
 
 from rmt import masks
 from rmt.gradient_dropout import drop_gradient, keep_probability
-from rmt.methods.mask_tuning import MaskTuner, planned_epochs
+from rmt.methods.mask_tuning import MaskTuner
+from rmt.schedule import planned_epochs
 
 RELEASED = {"learning_rate": 8e-5, "epochs": 30, "minimum_travel": 0.0}
 

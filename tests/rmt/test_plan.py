@@ -125,7 +125,7 @@ def test_the_papers_grid() -> None:
 
 
 def test_the_starter_is_short_and_lets_masks_flip() -> None:
-    from rmt.methods.mask_tuning import planned_epochs
+    from rmt.schedule import planned_epochs
 
     found = plan.load(ROOT / "workflow/config/starter.yaml")
     assert found.config["datasets"] == ["eurosat", "dtd"] and found.config["backbones"] == ["vit_b32"]
