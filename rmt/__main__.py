@@ -1,4 +1,4 @@
-"""`python -m rmt VERB ...`: encode, fit, track. One verb per rule; every line can be pasted into a shell."""
+"""`python -m rmt VERB ...`: encode, fit, track, cost. One verb per rule; every line can be pasted into a shell."""
 
 import argparse
 import json
@@ -108,6 +108,20 @@ def track(options: argparse.Namespace) -> None:
     tracking.write_summary(summary, options.output)
 
 
+def cost(options: argparse.Namespace) -> None:
+    """What a benchmark costs in images, operations, hours, memory and disk, counted from its plan."""
+    from rmt import cost_table, plan
+
+    planned = plan.load(options.config)
+    if options.device:
+        planned = plan.check(dict(planned.config) | {"device": options.device})
+    text = (cost_table.measured if options.measured else cost_table.table)(planned, options.speed)
+    if options.into:
+        cost_table.update(options.into, options.config.name, text)
+    else:
+        print(text)
+
+
 def _register_own(options: argparse.Namespace) -> None:
     """Add the backbone of `--own-backbone` to the registry of this process."""
     entry = json.loads(getattr(options, "own_backbone", "{}"))
@@ -165,6 +179,14 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--plan", help="the same as JSON")
     verb.add_argument("--output", type=Path, required=True, help="tracked.json")
     verb.set_defaults(call=track)
+
+    verb = verbs.add_parser("cost", help=cost.__doc__)
+    verb.add_argument("--config", type=Path, required=True, help="YAML config of the benchmark")
+    verb.add_argument("--speed", type=float, metavar="TFLOP/S", help="of the device that runs the towers, in float32")
+    verb.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="instead of the config's")
+    verb.add_argument("--measured", action="store_true", help="compare with the records of finished runs")
+    verb.add_argument("--into", type=Path, metavar="PAGE", help="write between the marks of a page")
+    verb.set_defaults(call=cost)
     return parser
 
 

@@ -266,6 +266,11 @@ LARGEST = "ViT-L-14"
 """Stands in for an architecture of a user's own that is not in the table."""
 
 
+def is_known(name: str) -> bool:
+    """Whether the table holds an architecture."""
+    return name.removesuffix("-quickgelu") in ARCHITECTURES
+
+
 def of(name: str) -> Architecture:
     """Dimensions of an architecture by open_clip's name; those of the largest for one that is not in the table."""
     return ARCHITECTURES.get(name.removesuffix("-quickgelu"), ARCHITECTURES[LARGEST])
