@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep import catalog, own, splits
-from rmt.errors import UserError, did_you_mean
+from rmt.errors import UserError, did_you_mean, run_verb
 from rmt.records import atomic, write_json
 
 GENERATED_POOL, GENERATED_LEAST, GENERATED_VAL, GENERATED_SEED = 0.25, 20, 0.10, 777
@@ -215,14 +215,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; a user's mistake is one line on stderr and exit status 2."""
-    options = _parser().parse_args(arguments)
-    try:
-        options.call(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    """Run one verb; returns the exit status."""
+    return run_verb(_parser(), arguments)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from rmt import plan as plans
-from rmt.errors import UserError
+from rmt.errors import run_verb
 from rmt.plan import ConfigError, Plan
 
 
@@ -69,14 +69,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
 
-    def add(name: str, run, help_text: str, output: str | None) -> argparse.ArgumentParser:  # type: ignore[no-untyped-def]
+    def add(name: str, call, help_text: str, output: str | None) -> argparse.ArgumentParser:  # type: ignore[no-untyped-def]
         verb = verbs.add_parser(name, help=help_text, description=help_text)
         source = verb.add_mutually_exclusive_group(required=True)
         source.add_argument("--config", type=Path, metavar="YAML", help="the benchmark's config file")
         source.add_argument("--plan", metavar="JSON", help="the same config as a JSON string")
         if output:
             verb.add_argument("--output", type=Path, required=True, help=output)
-        verb.set_defaults(run=run)
+        verb.set_defaults(call=call)
         return verb
 
     verb = add("collect", _collect, "Every planned run's record as one CSV.", "records.csv to write")
@@ -95,17 +95,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one verb; a user's mistake is one line on stderr and exit status 2."""
-    parsed = _parser().parse_args(arguments)
-    try:
-        parsed.run(parsed)
-    except FileNotFoundError as error:
-        print(f"error: {error.filename}: no such file", file=sys.stderr)
-        return 2
-    except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    """Run one verb; returns the exit status."""
+    return run_verb(_parser(), arguments)
 
 
 if __name__ == "__main__":

@@ -167,7 +167,7 @@ class _Predictions:
         try:
             table = pandas.read_parquet(path, columns=["eval_set", "path", "label", "predicted"])
         except pyarrow.ArrowException as error:
-            raise BadRecord(f"{path}: not a table of predictions: {error}") from error
+            raise BadRecord(f"{path}: not a table of predictions: {' '.join(str(error).split())}") from error
         table = table[table["eval_set"] == setting.eval_set]
         paths = table["path"].to_numpy(dtype=object)
         order = np.argsort(paths, kind="stable")

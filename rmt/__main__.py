@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rmt import registry
-from rmt.errors import UserError, shown
+from rmt.errors import UserError, run_verb, shown
 
 
 def _device(name: str) -> Any:
@@ -33,6 +33,7 @@ def encode(options: argparse.Namespace) -> None:
     from rmt import backbones, features
     from rmt.data import check_transform, read_pack, read_sample
 
+    _register_own(options)
     torch.set_num_threads(options.threads)
     pack, samples = read_pack(options.pack), [read_sample(path) for path in options.samples]
     clip = backbones.load(options.backbone, _device(options.device))
@@ -67,6 +68,7 @@ def fit(options: argparse.Namespace) -> None:
     from rmt.job import Job
     from rmt.plan import PlannedMethod
 
+    _register_own(options)
     torch.set_num_threads(options.threads)
     base, _, below = options.method.partition("+")
     method = PlannedMethod(options.method, options.use or base, below or None, json.loads(options.overrides))
@@ -124,7 +126,7 @@ def cost(options: argparse.Namespace) -> None:
 
 def _register_own(options: argparse.Namespace) -> None:
     """Add the backbone of `--own-backbone` to the registry of this process."""
-    entry = json.loads(getattr(options, "own_backbone", "{}"))
+    entry = json.loads(options.own_backbone)
     if entry:
         try:
             registry.add_own_backbone(options.backbone, **entry)
@@ -191,15 +193,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; a user's mistake is one line on stderr and exit status 2."""
-    options = _parser().parse_args(arguments)
-    try:
-        _register_own(options)
-        options.call(options)
-    except UserError as error:
-        print(f"error: {''.join(getattr(error, '__notes__', []))}{error}", file=sys.stderr)
-        return error.status
-    return 0
+    """Run one verb; returns the exit status."""
+    return run_verb(_parser(), arguments)
 
 
 if __name__ == "__main__":

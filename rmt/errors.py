@@ -1,7 +1,9 @@
 """The one base of every error that is a user's to mend: the command line prints it as a single line, no traceback."""
 
+import argparse
 import difflib
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
@@ -26,3 +28,20 @@ def shown(path: Path) -> str:
         if whole.is_relative_to(base):
             return f"{prefix}{whole.relative_to(base)}"
     return str(path)
+
+
+def run_verb(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
+    """Run the verb of a command line, the function that its parser has set as `call`; returns the exit status.
+
+    A user's mistake, or a file that is not there, is printed on stderr as `error: ...`; notes on it come first.
+    """
+    options = parser.parse_args(arguments)
+    try:
+        options.call(options)
+    except UserError as error:
+        print(f"error: {''.join(getattr(error, '__notes__', []))}{error}", file=sys.stderr)
+        return error.status
+    except FileNotFoundError as error:
+        print(f"error: {error.filename}: no such file", file=sys.stderr)
+        return UserError.status
+    return 0
