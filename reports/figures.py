@@ -71,18 +71,25 @@ def _size(style: Style) -> float:
     return 9.0 if style.marker == "*" else 5.0
 
 
+def _line(style: Style) -> dict[str, Any]:
+    """How matplotlib draws a method's line and markers, in a panel and in the legend."""
+    return {
+        "color": style.colour,
+        "marker": style.marker,
+        "markersize": _size(style),
+        "markerfacecolor": style.face,
+        "markeredgewidth": 1.0,
+        "linewidth": style.width,
+        "linestyle": style.dashes,
+    }
+
+
 def _curve(axes: Axes, shots: Sequence[float], means: Sequence[float], spreads: Sequence[float], style: Style) -> None:
     axes.errorbar(
         shots,
         means,
         yerr=spreads,
-        color=style.colour,
-        marker=style.marker,
-        markersize=_size(style),
-        markerfacecolor=style.face,
-        markeredgewidth=1.0,
-        linewidth=style.width,
-        linestyle=style.dashes,
+        **_line(style),
         elinewidth=1.0,
         capsize=2,
         zorder=2 + style.width,  # the control on top
@@ -130,14 +137,8 @@ def _legend(axes: Axes, plan: Plan, look: dict[str, Style]) -> None:
         plt.Line2D(
             [],
             [],
-            color=style.colour,
-            marker=style.marker,
-            markersize=_size(style),
-            markerfacecolor=style.face,
-            markeredgewidth=1.0,
-            linestyle=style.dashes,
-            linewidth=style.width,
             label=_name(plan, label),
+            **_line(style),
         )
         for label, style in look.items()
     ]
