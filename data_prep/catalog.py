@@ -3,8 +3,8 @@
 Standard library only: the Snakefile imports it in every job.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from data_prep.addresses import FILES, File
 
@@ -83,46 +83,20 @@ class Dataset:
 _HERE = "drawn by data_prep/demo; MIT as this repository"
 
 
-def _generated(label: str, classes: int, template: str, mirror: bool = True, licence: str = _HERE) -> Dataset:
-    citation = "this repository, data_prep/demo/datasets.py"
-    return Dataset(label, classes, template, "generated", licence, citation, mirror=mirror, disk=1)
-
-
-def _coop(
-    name: str,
-    label: str,
-    classes: int,
-    template: str,
-    sizes: tuple[int, int, int],
-    source: Source,
-    folder: str,
-    image_folder: str,
-    licence: str,
-    citation: str,
-    disk: int | None,
-    reader: Reader | None = None,
-    note: str = "",
-    shift_of: str | None = None,
+def _generated(
+    label: str, classes: int, template: str, sizes: tuple[int, int, int] = (300, 120, 780), mirror: bool = True
 ) -> Dataset:
-    """A dataset of the CoOp protocol: prompt, split sizes, folder and split file as KaiyangZhou/CoOp (MIT) has them."""
-    files = FILES[name]
-    return Dataset(
-        label=label,
-        classes=classes,
-        template=template,
-        source=source,
-        licence=licence,
-        citation=citation,
-        image_folder=image_folder,
-        split_file=next((file.name for file in files if file.name.startswith("split_zhou_")), None),
-        split_sizes=sizes,
-        files=files,
-        coop_folder=folder,
-        reader=reader,
-        disk=disk,
-        note=note,
-        shift_of=shift_of,
-    )
+    citation = "this repository, data_prep/demo/datasets.py"
+    return Dataset(label, classes, template, "generated", _HERE, citation, split_sizes=sizes, mirror=mirror, disk=1)
+
+
+def _published(entries: dict[str, Dataset]) -> dict[str, Dataset]:
+    """Published datasets with their files, and CoOp's split file among them."""
+    found = {}
+    for name, entry in entries.items():
+        split = next((file.name for file in FILES[name] if file.name.startswith("split_zhou_")), None)
+        found[name] = replace(entry, files=FILES[name], split_file=split)
+    return found
 
 
 _GENERATED: dict[str, Dataset] = {
@@ -133,156 +107,147 @@ _GENERATED: dict[str, Dataset] = {
         source="generated",
         licence="UCI handwritten digits, CC BY 4.0, shipped with scikit-learn",
         citation="Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI 1998",
+        split_sizes=(450, 179, 1168),
         mirror=False,
         disk=1,
     ),
-    "letters": _generated("Letters", 26, "a photo of the letter {}.", mirror=False),
+    "letters": _generated("Letters", 26, "a photo of the letter {}.", (520, 156, 884), mirror=False),
     "displays": _generated("Displays", 10, "the number {}.", mirror=False),
     "outlines": _generated("Outlines", 10, "a photo of a {}."),
     "textures": _generated("Textures", 10, "a {} texture."),
-    "colors": _generated("Colors", 8, "a photo of a {} shape."),
+    "colors": _generated("Colors", 8, "a photo of a {} shape.", (240, 96, 624)),
 }
 
+# Prompt, split sizes and folder as KaiyangZhou/CoOp (MIT) has them.
 _ELEVEN: dict[str, Dataset] = {
-    "caltech101": _coop(
-        name="caltech101",
+    "caltech101": Dataset(
         label="Caltech101",
         classes=100,
         template="a photo of a {}.",
-        sizes=(4128, 1649, 2465),
+        split_sizes=(4128, 1649, 2465),
         source="automatic",
-        folder="caltech-101",
+        coop_folder="caltech-101",
         image_folder="101_ObjectCategories",
         licence="CC BY 4.0",
         citation="Fei-Fei et al., CVPR Workshops 2004",
         disk=140,
     ),
-    "oxford_pets": _coop(
-        name="oxford_pets",
+    "oxford_pets": Dataset(
         label="OxfordPets",
         classes=37,
         template="a photo of a {}, a type of pet.",
-        sizes=(2944, 736, 3669),
+        split_sizes=(2944, 736, 3669),
         source="automatic",
-        folder="oxford_pets",
+        coop_folder="oxford_pets",
         image_folder="images",
         licence="CC BY-SA 4.0",
         citation="Parkhi et al., Cats and Dogs, CVPR 2012",
         disk=790,
     ),
-    "stanford_cars": _coop(
-        name="stanford_cars",
+    "stanford_cars": Dataset(
         label="StanfordCars",
         classes=196,
         template="a photo of a {}.",
-        sizes=(6509, 1635, 8041),
+        split_sizes=(6509, 1635, 8041),
         source="by_hand",
-        folder="stanford_cars",
+        coop_folder="stanford_cars",
         image_folder=".",
         licence="non-commercial research",
         citation="Krause et al., 3D Object Representations, ICCV Workshops 2013",
         disk=1960,
     ),
-    "oxford_flowers": _coop(
-        name="oxford_flowers",
+    "oxford_flowers": Dataset(
         label="Flowers102",
         classes=102,
         template="a photo of a {}, a type of flower.",
-        sizes=(4093, 1633, 2463),
+        split_sizes=(4093, 1633, 2463),
         source="automatic",
-        folder="oxford_flowers",
+        coop_folder="oxford_flowers",
         image_folder="jpg",
         licence="research",
         citation="Nilsback and Zisserman, ICVGIP 2008",
         disk=345,
     ),
-    "food101": _coop(
-        name="food101",
+    "food101": Dataset(
         label="Food101",
         classes=101,
         template="a photo of {}, a type of food.",
-        sizes=(50500, 20200, 30300),
+        split_sizes=(50500, 20200, 30300),
         source="automatic",
-        folder="food-101",
+        coop_folder="food-101",
         image_folder="images",
         licence="research",
         citation="Bossard et al., Food-101, ECCV 2014",
         disk=5000,
     ),
-    "fgvc_aircraft": _coop(
-        name="fgvc_aircraft",
+    "fgvc_aircraft": Dataset(
         label="FGVCAircraft",
         classes=100,
         template="a photo of a {}, a type of aircraft.",
-        sizes=(3334, 3333, 3333),
+        split_sizes=(3334, 3333, 3333),
         source="automatic",
-        folder="fgvc_aircraft",
+        coop_folder="fgvc_aircraft",
         image_folder="images",
         licence="non-commercial research",
         citation="Maji et al., arXiv 1306.5151",
         disk=2750,
         reader="fgvc_aircraft",
     ),
-    "sun397": _coop(
-        name="sun397",
+    "sun397": Dataset(
         label="SUN397",
         classes=397,
         template="a photo of a {}.",
-        sizes=(15880, 3970, 19850),
+        split_sizes=(15880, 3970, 19850),
         source="by_hand",
-        folder="sun397",
+        coop_folder="sun397",
         image_folder="SUN397",
         licence="research",
         citation="Xiao et al., SUN Database, CVPR 2010",
         disk=39100,
     ),
-    "dtd": _coop(
-        name="dtd",
+    "dtd": Dataset(
         label="DTD",
         classes=47,
         template="{} texture.",
-        sizes=(2820, 1128, 1692),
+        split_sizes=(2820, 1128, 1692),
         source="automatic",
-        folder="dtd",
+        coop_folder="dtd",
         image_folder="images",
         licence="research",
         citation="Cimpoi et al., Describing Textures in the Wild, CVPR 2014",
         disk=625,
     ),
-    "eurosat": _coop(
-        name="eurosat",
+    "eurosat": Dataset(
         label="EuroSAT",
         classes=10,
         template="a centered satellite photo of {}.",
-        sizes=(13500, 5400, 8100),
+        split_sizes=(13500, 5400, 8100),
         source="automatic",
-        folder="eurosat",
+        coop_folder="eurosat",
         image_folder="2750",
         licence="MIT",
         citation="Helber et al., EuroSAT, IEEE JSTARS 2019",
         disk=95,
     ),
-    "ucf101": _coop(
-        name="ucf101",
+    "ucf101": Dataset(
         label="UCF101",
         classes=101,
         template="a photo of a person doing {}.",
-        sizes=(7639, 1898, 3783),
+        split_sizes=(7639, 1898, 3783),
         source="by_hand",
-        folder="ucf101",
+        coop_folder="ucf101",
         image_folder="UCF-101-midframes",
         licence="research",
         citation="Soomro et al., arXiv 1212.0402",
         disk=None,
     ),
-    "imagenet": _coop(
-        name="imagenet",
+    "imagenet": Dataset(
         label="ImageNet",
         classes=1000,
         template="a photo of a {}.",
-        sizes=(1281167, 0, 50000),
+        split_sizes=(1281167, 0, 50000),
         source="by_hand",
-        folder="imagenet",
+        coop_folder="imagenet",
         image_folder="images",
         licence="non-commercial research, registration",
         citation="Deng et al., ImageNet, CVPR 2009",
@@ -297,83 +262,68 @@ _ELEVEN: dict[str, Dataset] = {
 }
 
 
-def _shift(
-    name: str,
-    label: str,
-    classes: int,
-    images: int,
-    folder: str,
-    image_folder: str,
-    licence: str,
-    citation: str,
-    disk: int,
-) -> Dataset:
+def _shift(label: str, classes: int, images: int, disk: int, **fields: Any) -> Dataset:
     """A test-only set whose classes are ImageNet's."""
-    return _coop(
-        name=name,
+    return Dataset(
         label=label,
         classes=classes,
         template="a photo of a {}.",
-        sizes=(0, 0, images),
         source="automatic",
-        folder=folder,
-        image_folder=image_folder,
-        licence=licence,
-        citation=citation,
+        split_sizes=(0, 0, images),
         disk=disk,
-        reader="imagenet_v2" if name == "imagenet_v2" else "imagenet_shift",
         shift_of="imagenet",
+        **fields,
     )
 
 
 _SHIFTS: dict[str, Dataset] = {
     "imagenet_v2": _shift(
-        name="imagenet_v2",
         label="ImageNetV2",
         classes=1000,
         images=10000,
-        folder="imagenetv2",
+        coop_folder="imagenetv2",
         image_folder="imagenetv2-matched-frequency-format-val",
         licence="MIT",
         citation="Recht et al., Do ImageNet Classifiers Generalize to ImageNet?, ICML 2019",
         disk=1260,
+        reader="imagenet_v2",
     ),
     "imagenet_sketch": _shift(
-        name="imagenet_sketch",
         label="ImageNet-Sketch",
         classes=1000,
         images=50889,
-        folder="imagenet-sketch",
+        coop_folder="imagenet-sketch",
         image_folder="images",
         licence="none stated",
         citation="Wang et al., Learning Robust Global Representations, NeurIPS 2019",
         disk=8400,
+        reader="imagenet_shift",
     ),
     "imagenet_a": _shift(
-        name="imagenet_a",
         label="ImageNet-A",
         classes=200,
         images=7500,
-        folder="imagenet-adversarial",
+        coop_folder="imagenet-adversarial",
         image_folder="imagenet-a",
         licence="MIT",
         citation="Hendrycks et al., Natural Adversarial Examples, CVPR 2021",
         disk=690,
+        reader="imagenet_shift",
     ),
     "imagenet_r": _shift(
-        name="imagenet_r",
         label="ImageNet-R",
         classes=200,
         images=30000,
-        folder="imagenet-rendition",
+        coop_folder="imagenet-rendition",
         image_folder="imagenet-r",
         licence="MIT",
         citation="Hendrycks et al., The Many Faces of Robustness, ICCV 2021",
         disk=2190,
+        reader="imagenet_shift",
     ),
 }
 
-DATASETS: dict[str, Dataset] = _GENERATED | _ELEVEN | _SHIFTS
+DATASETS: dict[str, Dataset] = _GENERATED | _published(_ELEVEN | _SHIFTS)
 
 
 def shifts_of(name: str) -> list[str]:

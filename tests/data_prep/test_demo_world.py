@@ -12,6 +12,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Generator
 
+from data_prep import splits
+from data_prep.__main__ import GENERATED_LEAST, GENERATED_POOL, GENERATED_SEED, GENERATED_VAL
+from data_prep.catalog import DATASETS
 from data_prep.demo import datasets, pretrain, world
 
 # After pretrain, which makes torchvision importable.
@@ -160,6 +163,9 @@ def test_set_has_the_documented_size_and_order(name: str, sets: Sets) -> None:
     assert (images.dtype, labels.dtype) == (np.uint8, np.int64)
     assert (np.diff(labels) >= 0).all()
     assert images.std() > 30
+    drawn = (GENERATED_POOL, GENERATED_LEAST, GENERATED_VAL, GENERATED_SEED)
+    parts = splits.stratified(labels.tolist(), *drawn)
+    assert tuple(parts.count(part) for part in splits.PARTS) == DATASETS[name].split_sizes
 
 
 @pytest.mark.parametrize("name", datasets.NAMES)

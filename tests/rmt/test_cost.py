@@ -4,6 +4,8 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,7 @@ def short(name: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Plan:
+def finished(tmp_path_factory) -> Iterator[Plan]:
     """Runs of every registered method, and of a stack, on the toy; and the plan that holds them."""
     folder = toy.make(tmp_path_factory.mktemp("cost") / "digits")
     assert toy.encode(folder) == 0
@@ -49,7 +51,18 @@ def finished(tmp_path_factory) -> Plan:
         assert toy.fit(folder, name, **overrides) == 0
     settings = {"benchmark": "toy", "datasets": ["digits"], "shots": [1, 2], "seeds": [1, 2], "views": 3}
     places = {"data_folder": str(folder.parent), "results_folder": str(folder / "results"), "device": "cpu"}
-    return plan.check(settings | places | {"methods": methods})
+    with pytest.MonkeyPatch.context() as patch:
+        mine = replace(catalog.DATASETS["digits"], classes=4, split_sizes=(32, 16, 40))
+        patch.setitem(catalog.DATASETS, "digits", mine)
+        yield plan.check(settings | places | {"methods": methods})
+
+
+def test_own_data_are_counted_once_they_are_divided(tmp_path) -> None:
+    settings = {"benchmark": "mine", "datasets": ["mine"], "own_datasets": {"mine": {"folder": "somewhere"}}}
+    planned = plan.check(settings | {"data_folder": str(tmp_path), "methods": {"r_amt": {}}})
+    assert counts.sizes(planned, "mine") == counts.UNKNOWN
+    toy.make(tmp_path / "mine")
+    assert counts.sizes(planned, "mine") == (4, 32, 16, 40)
 
 
 @pytest.mark.parametrize("name", [*registry.METHODS, "clip_adapter+r_amt"])
