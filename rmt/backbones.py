@@ -163,7 +163,7 @@ def _tokenizer(name: str, architecture: str) -> Any:
         return open_clip.get_tokenizer(architecture)
     except ImportError as error:
         raise BackboneError(
-            f"{name}: its tokenizer needs the package {error.name}; install it with `pip install {error.name}`"
+            f"{name}: its tokenizer needs the package {error.name}; install it with `pip install -e '.[siglip]'`"
         ) from error
     except Exception as error:  # transformers raises many kinds; all mean that the files are not there
         source = checkpoints.architecture_config(name, registry.BACKBONES[name])["text_cfg"].get("hf_tokenizer_name")

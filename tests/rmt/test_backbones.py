@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 import warnings
 from pathlib import Path
 
@@ -230,8 +231,13 @@ def test_without_network_one_line_says_what_is_missing_and_where_to_put_it(tmp_p
 
 def test_a_missing_tokenizer_is_one_line(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(backbones.BackboneError, match="pip install transformers"):
+    with pytest.raises(
+        backbones.BackboneError, match=r"needs the package transformers; .* -e '\.\[siglip\]'"
+    ) as caught:
         backbones.load("vit_b16_siglip")
+    assert "\n" not in str(caught.value)
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert any(one.startswith("transformers") for one in extras["siglip"])
 
 
 def test_towers_of_another_make_run_with_features_and_are_refused_by_masks_and_contexts(tmp_path) -> None:
