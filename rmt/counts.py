@@ -100,14 +100,15 @@ class Cell:
         return min(context + self.longest_name + 3, self.clip.text.tokens)
 
     def batches(self, drop_last: bool = True) -> tuple[int, int]:
-        """(optimiser steps, images in their batches) of a training by epochs, or by iterations per shot or in all."""
+        """(optimiser steps, images in their batches) of a training by epochs, or by iterations per shot or in all; none
+        of either means no training."""
         settings = self.settings
         batch = settings.get("batch_size", self.train)
         if "iterations_per_shot" in settings or "iterations" in settings:
             steps = settings.get("iterations_per_shot", 0) * self.shots or settings["iterations"]
             return steps, steps * min(batch, self.train)
         per_epoch = steps_per_epoch(self.train, batch, drop_last)
-        epochs = settings.get("epochs", 100)
+        epochs = settings.get("epochs", 0)
         if "minimum_travel" in settings:
             epochs = planned_epochs(settings, per_epoch)
         return epochs * per_epoch, epochs * (per_epoch * min(batch, self.train) if drop_last else self.train)
