@@ -85,6 +85,7 @@ _MASK_TUNING = "Zheng et al., Regularized Mask Tuning, ICCV 2023, arXiv 2307.150
 _COOP = "Zhou et al., Learning to Prompt for Vision-Language Models, IJCV 2022"
 _CLIP_ADAPTER = "Gao et al., CLIP-Adapter: Better Vision-Language Models with Feature Adapters, IJCV 2024"
 _TIP_ADAPTER = "Zhang et al., Tip-Adapter: Training-Free Adaption of CLIP for Few-shot Classification, ECCV 2022"
+_TASKRES = "Yu et al., Task Residual for Tuning Vision-Language Models, CVPR 2023"
 _LAION = "Schuhmann et al., LAION-5B, NeurIPS Datasets and Benchmarks 2022; Cherti et al., CVPR 2023"
 _SIGLIP = "Zhai et al., Sigmoid Loss for Language Image Pre-Training, ICCV 2023"
 
@@ -201,6 +202,14 @@ METHODS: dict[str, Method] = {
         needs="features",
         citation=_TIP_ADAPTER,
         defaults=defaults.TIP_ADAPTER_F,
+        stands_on=("tower",),
+    ),
+    "taskres": Method(
+        label="TaskRes",
+        module="rmt.methods.taskres",
+        needs="features",
+        citation=_TASKRES,
+        defaults=defaults.TASKRES,
         stands_on=("tower",),
     ),
     "r_amt": _mask_tuning("R-AMT"),

@@ -21,7 +21,7 @@ STACKS = [
     for below in ("r_amt", "coop")
     if registry.METHODS[below].offers in method.stands_on and (below == "r_amt" or name == "r_amt")
 ]
-STARTS_AT_ZERO_SHOT = ("coop", "r_amt", "r_mmt", "r_pmt", "amt")
+STARTS_AT_ZERO_SHOT = ("coop", "taskres", "r_amt", "r_mmt", "r_pmt", "amt")
 QUICK = {"epochs": 3, "search_steps": [20, 5], "initial_context": "prompt"}
 
 
