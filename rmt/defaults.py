@@ -168,3 +168,13 @@ TASKRES: dict[str, Default] = {
     "epochs": Default(_taskres_epochs, _TASKRES_CODE + ": 100 (1, 2, 4 shots), 200 (8, 16)"),
     "batch_size": Default(256, _TASKRES_CODE),
 }
+
+_LP_PLUS_PLUS_CODE = "FereshteShakeri/FewShot-CLIP-Strong-Baseline configs/base.yaml, methods/linear_probe_p2.py"
+
+LP_PLUS_PLUS: dict[str, Default] = {
+    "initial_alpha_factor": Default(250.0, _LP_PLUS_PLUS_CODE + "; times the mean cosine of image and own class"),
+    "momentum": Default(0.9, _LP_PLUS_PLUS_CODE + "; of the visual weights, not of alpha"),
+    "alpha_interval": Default(10, _LP_PLUS_PLUS_CODE + ": alpha moves in every tenth epoch"),
+    "sum_alpha_gradients": Default(True, _LP_PLUS_PLUS_CODE + ": alpha's gradient is never cleared"),
+    "epochs": Default(300, _LP_PLUS_PLUS_CODE),
+}

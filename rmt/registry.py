@@ -86,6 +86,7 @@ _COOP = "Zhou et al., Learning to Prompt for Vision-Language Models, IJCV 2022"
 _CLIP_ADAPTER = "Gao et al., CLIP-Adapter: Better Vision-Language Models with Feature Adapters, IJCV 2024"
 _TIP_ADAPTER = "Zhang et al., Tip-Adapter: Training-Free Adaption of CLIP for Few-shot Classification, ECCV 2022"
 _TASKRES = "Yu et al., Task Residual for Tuning Vision-Language Models, CVPR 2023"
+_LP_PLUS_PLUS = "Huang et al., LP++: A Surprisingly Strong Linear Probe for Few-Shot CLIP, CVPR 2024"
 _LAION = "Schuhmann et al., LAION-5B, NeurIPS Datasets and Benchmarks 2022; Cherti et al., CVPR 2023"
 _SIGLIP = "Zhai et al., Sigmoid Loss for Language Image Pre-Training, ICCV 2023"
 
@@ -166,6 +167,14 @@ METHODS: dict[str, Method] = {
         needs="features",
         citation=_CLIP,
         defaults=defaults.LINEAR_PROBE,
+        stands_on=("tower",),
+    ),
+    "lp_plus_plus": Method(
+        label="LP++",
+        module="rmt.methods.lp_plus_plus",
+        needs="features",
+        citation=_LP_PLUS_PLUS,
+        defaults=defaults.LP_PLUS_PLUS,
         stands_on=("tower",),
     ),
     "coop": Method(
