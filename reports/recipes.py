@@ -106,7 +106,7 @@ def selection_table(plan: Plan, rows: Iterable[Row], protocol: str, backbone: st
     for method in plan.methods:
         mine = [row for row in runs if row["method"] == method]
         rules = list(dict.fromkeys(RULES[row["selection.rule"]] for row in mine))
-        checkpoints = {"last": "last step", "none": "no steps"}
+        checkpoints = {"last": "last step", "best": "best step", "none": "no steps"}
         body.append(
             [
                 text.escaped(plan.display(method)),

@@ -144,3 +144,37 @@ TIP_ADAPTER_F: dict[str, Default] = TIP_ADAPTER | {
     "epochs": Default(_tip_epochs, _TIP_CODE + "; 100 on EuroSAT"),
     "batch_size": Default(256, _TIP_CODE),
 }
+
+
+def _taskres_learning_rate(dataset: str, shots: int) -> float:
+    return 2e-4 if dataset == "imagenet" else 2e-3
+
+
+def _taskres_epochs(dataset: str, shots: int) -> int:
+    return 100 if shots < 8 else 200
+
+
+def _taskres_scale(dataset: str, shots: int) -> float:
+    return 1.0 if dataset == "oxford_flowers" else 0.5
+
+
+_TASKRES_CODE = "geekyutao/TaskRes train_regular.sh and configs/trainers"
+
+TASKRES: dict[str, Default] = {
+    "residual_scale": Default(_taskres_scale, _TASKRES_CODE + ": alpha; 1.0 on Flowers"),
+    "learning_rate": Default(_taskres_learning_rate, _TASKRES_CODE + " (Adam); 2e-4 on ImageNet"),
+    "warmup_learning_rate": Default(1e-5, _TASKRES_CODE + "; first epoch"),
+    "weight_decay": Default(5e-4, "Dassl's default, as L2 in Adam's gradient"),
+    "epochs": Default(_taskres_epochs, _TASKRES_CODE + ": 100 (1, 2, 4 shots), 200 (8, 16)"),
+    "batch_size": Default(256, _TASKRES_CODE),
+}
+
+_LP_PLUS_PLUS_CODE = "FereshteShakeri/FewShot-CLIP-Strong-Baseline configs/base.yaml, methods/linear_probe_p2.py"
+
+LP_PLUS_PLUS: dict[str, Default] = {
+    "initial_alpha_factor": Default(250.0, _LP_PLUS_PLUS_CODE + "; times the mean cosine of image and own class"),
+    "momentum": Default(0.9, _LP_PLUS_PLUS_CODE + "; of the visual weights, not of alpha"),
+    "alpha_interval": Default(10, _LP_PLUS_PLUS_CODE + ": alpha moves in every tenth epoch"),
+    "sum_alpha_gradients": Default(True, _LP_PLUS_PLUS_CODE + ": alpha's gradient is never cleared"),
+    "epochs": Default(300, _LP_PLUS_PLUS_CODE),
+}

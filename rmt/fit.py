@@ -123,7 +123,7 @@ def run(job: Job, sample: Sample | None, path: Path | None = None, progress: Pro
         "hyperparameters": settings | {"precision": "float32"},
         "selection": {
             "rule": tuned.rule,
-            "checkpoint": "last" if tuned.steps else "none",
+            "checkpoint": tuned.checkpoint if tuned.steps else "none",
             "chosen": tuned.chosen,
             "candidates": tuned.candidates,
             "images": len(sample.val) if sample is not None and tuned.rule == "val" else 0,

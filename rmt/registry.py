@@ -85,6 +85,8 @@ _MASK_TUNING = "Zheng et al., Regularized Mask Tuning, ICCV 2023, arXiv 2307.150
 _COOP = "Zhou et al., Learning to Prompt for Vision-Language Models, IJCV 2022"
 _CLIP_ADAPTER = "Gao et al., CLIP-Adapter: Better Vision-Language Models with Feature Adapters, IJCV 2024"
 _TIP_ADAPTER = "Zhang et al., Tip-Adapter: Training-Free Adaption of CLIP for Few-shot Classification, ECCV 2022"
+_TASKRES = "Yu et al., Task Residual for Tuning Vision-Language Models, CVPR 2023"
+_LP_PLUS_PLUS = "Huang et al., LP++: A Surprisingly Strong Linear Probe for Few-Shot CLIP, CVPR 2024"
 _LAION = "Schuhmann et al., LAION-5B, NeurIPS Datasets and Benchmarks 2022; Cherti et al., CVPR 2023"
 _SIGLIP = "Zhai et al., Sigmoid Loss for Language Image Pre-Training, ICCV 2023"
 
@@ -167,6 +169,14 @@ METHODS: dict[str, Method] = {
         defaults=defaults.LINEAR_PROBE,
         stands_on=("tower",),
     ),
+    "lp_plus_plus": Method(
+        label="LP++",
+        module="rmt.methods.lp_plus_plus",
+        needs="features",
+        citation=_LP_PLUS_PLUS,
+        defaults=defaults.LP_PLUS_PLUS,
+        stands_on=("tower",),
+    ),
     "coop": Method(
         label="CoOp",
         module="rmt.methods.coop",
@@ -201,6 +211,14 @@ METHODS: dict[str, Method] = {
         needs="features",
         citation=_TIP_ADAPTER,
         defaults=defaults.TIP_ADAPTER_F,
+        stands_on=("tower",),
+    ),
+    "taskres": Method(
+        label="TaskRes",
+        module="rmt.methods.taskres",
+        needs="features",
+        citation=_TASKRES,
+        defaults=defaults.TASKRES,
         stands_on=("tower",),
     ),
     "r_amt": _mask_tuning("R-AMT"),

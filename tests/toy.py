@@ -13,14 +13,17 @@ from data_prep import splits
 from data_prep.pack import pack as write_pack
 from rmt import registry
 from rmt.__main__ import main
+from rmt.data import Sample
+from rmt.features import Features
 from rmt.job import Job
+from rmt.methods import Task
 from rmt.plan import PlannedMethod
 from rmt.records import write_json
 
 CLASSES = ("zero", "one", "two", "three")
 TEMPLATE = "a photo of the digit {}."
 
-QUICK = {"epochs": 3, "search_steps": [20, 5], "initial_context": "prompt"}
+QUICK = {"epochs": 3, "search_steps": [20, 5], "initial_context": "prompt", "alpha_interval": 2}
 
 
 def short(use: str) -> dict[str, Any]:
@@ -109,3 +112,37 @@ def job(folder: Path, method: str, results: str = "again", **overrides: object) 
 
 def run_folder(folder: Path, method: str, shots: int, seed: int, results: str = "results") -> Path:
     return folder / results / "toy/runs/few_shot/tiny_clip/digits" / method / f"{shots}shot" / f"seed{seed}"
+
+
+def task(
+    use: str, classes: int = 4, shots: int = 4, width: int = 16, spread: float = 1.0, dataset: str = "toy", **overrides
+) -> Task:
+    """A task in memory: random features [N, `width`] around random class text features, for what needs no images.
+
+    `spread` is the features' deviation from their class's text, whose entries have deviation 1.
+    """
+    random = torch.Generator().manual_seed(0)
+    text = torch.randn(classes, width, generator=random)
+    labels = torch.arange(classes).repeat_interleave(shots)
+
+    def around(views: int) -> torch.Tensor:
+        noise = torch.randn(len(labels), views, width, generator=random)
+        return 0.3 * text[labels, None] + spread * noise
+
+    train = tuple((f"train-{row}", label) for row, label in enumerate(labels.tolist()))
+    val = tuple((f"val-{row}", label) for row, label in enumerate(labels.tolist()))
+    names = tuple(f"class {label}" for label in range(classes))
+    rows = {path: row for row, (path, _) in enumerate([*train, *val])}
+    found = Features(
+        raw_text=text,
+        test=around(1)[:, 0],
+        test_labels=labels,
+        images=torch.cat([around(1)[:, 0], around(1)[:, 0]]),
+        views=around(3),
+        rows=rows,
+        view_rows={path: row for row, (path, _) in enumerate(train)},
+        metadata={},
+    )
+    settings = PlannedMethod(use, use, None, overrides).hyperparameters(dataset, shots)
+    sample = Sample(dataset, shots, 1, names, TEMPLATE, False, "", "", train, val)
+    return Task(sample, names, TEMPLATE, settings, 100.0, lambda: found, lambda: text)

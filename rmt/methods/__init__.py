@@ -154,6 +154,8 @@ class Tuned:
     images_seen: int = 0
     masks: tuple[int, int] | None = None
     """(masks, masks that are off), for methods that tune masks."""
+    checkpoint: Literal["last", "best"] = "last"
+    """Which step answers, for methods that train by steps: the last, or the one that `rule` picked."""
     rule: Literal["fixed", "val", "test_oracle"] = "fixed"
     candidates: int = 1
 

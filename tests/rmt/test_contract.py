@@ -22,7 +22,7 @@ STACKS = [
     for below in ("r_amt", "coop")
     if registry.METHODS[below].offers in method.stands_on and (below == "r_amt" or name == "r_amt")
 ]
-STARTS_AT_ZERO_SHOT = ("coop", "r_amt", "r_mmt", "r_pmt", "amt")
+STARTS_AT_ZERO_SHOT = ("coop", "taskres", "r_amt", "r_mmt", "r_pmt", "amt")
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +83,8 @@ def test_a_method_keeps_the_contract(folder, method: str) -> None:
             total, flipped = masks.count(masks.unpack(adapter))
             assert (total, flipped) == (record["tuning"]["masks_total"], record["tuning"]["masks_flipped"])
             assert flipped == curve.masks_flipped.iloc[-1]
+        checkpoint = "best" if use == "lp_plus_plus" else "last"
+        assert record["selection"]["checkpoint"] == (checkpoint if record["tuning"]["optimisation_steps"] else "none")
         if record["selection"]["rule"] == "val":
             assert record["selection"]["images"] == 4 * shots and record["selection"]["candidates"] > 1
 

@@ -1,4 +1,4 @@
-"""CoOp, CLIP-Adapter, Tip-Adapter and Tip-Adapter-F against the numbers of the authors' own programs."""
+"""CoOp, CLIP-Adapter, TaskRes, Tip-Adapter and Tip-Adapter-F against the numbers of the authors' own programs."""
 
 import pytest
 import torch
@@ -7,6 +7,7 @@ from torch.nn import functional
 from rmt import train
 from rmt.methods.clip_adapter import adapt
 from rmt.methods.coop import PromptTuner, assemble
+from rmt.methods.taskres import ResidualTuner
 from rmt.methods.tip_adapter import cache_keys, cache_logits, search
 from rmt.methods.zero_shot import classify
 
@@ -86,6 +87,34 @@ def test_clip_adapter(golden, run: str) -> None:
     torch.testing.assert_close(up.detach(), data[f"{run}.w2"], rtol=0, atol=1e-6)
     after = classify(adapt(images[0], down, up, 0.2), text, 100.0)
     torch.testing.assert_close(after.detach(), data[f"{run}.logits_after"], rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("run", ["one_template", "eight_templates", "alpha1"])
+def test_taskres(golden, run: str) -> None:
+    data = golden("taskres_s0")
+    settings, model, labels = data.facts["runs"][run], data.clip(), data["labels"]
+    tokens = data[f"{run}.class_tokens"].long()
+    assert tokens.shape[1] == settings["templates"]
+    with torch.no_grad():
+        images = [model.encode_image(batch.float()) for batch in data["images"]]
+        text = model.encode_text(tokens.flatten(0, 1)).unflatten(0, tokens.shape[:2]).mean(1)
+    torch.testing.assert_close(images[0], data["image_features_first_batch"], rtol=0, atol=1e-5)
+    torch.testing.assert_close(text, data[f"{run}.base_text_features"], rtol=0, atol=1e-5)
+    tuner = ResidualTuner(text, settings["alpha"], 100.0, weight_decay=5e-4)
+    logits = tuner.logits(images[0])
+    torch.testing.assert_close(logits, data[f"{run}.logits"], rtol=0, atol=2e-4)
+    loss = functional.cross_entropy(logits, labels[0])
+    assert float(loss) == pytest.approx(float(data[f"{run}.ce"]), abs=2e-4)
+    gradient = torch.autograd.grad(loss, tuner.residual)[0]
+    torch.testing.assert_close(gradient, data[f"{run}.grad_residual"], rtol=0, atol=5e-5)
+    for step in range(5):
+        rate = train.warmup_cosine(step, 100, settings["base_lr"], 1e-5)
+        assert rate == pytest.approx(float(data[f"{run}.lr"][step]), rel=1e-6)
+        loss = tuner.step(images[step], labels[step], rate)
+        assert loss == pytest.approx(float(data[f"{run}.loss_per_step"][step]), abs=2e-4)
+        found = tuner.residual.detach()
+        torch.testing.assert_close(found, data[f"{run}.residual_after_each"][step], rtol=0, atol=2e-6)
+    torch.testing.assert_close(tuner.logits(images[0]).detach(), data[f"{run}.logits_after"], rtol=0, atol=2e-4)
 
 
 def test_tip_adapter(golden) -> None:
