@@ -3,7 +3,7 @@
 Standard library only: the Snakefile imports it in every job.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from data_prep.addresses import FILES, File
@@ -88,6 +88,13 @@ def _generated(label: str, classes: int, template: str, mirror: bool = True, lic
     return Dataset(label, classes, template, "generated", licence, citation, mirror=mirror, disk=1)
 
 
+def _letters_shift(label: str, classes: int, images: int) -> Dataset:
+    """A drawn test-only set whose classes are letters."""
+    plain = _generated(label, classes, "a photo of the letter {}.", mirror=False)
+    citation = "this repository, data_prep/demo/shifts.py"
+    return replace(plain, citation=citation, split_sizes=(0, 0, images), shift_of="letters")
+
+
 def _coop(
     name: str,
     label: str,
@@ -141,6 +148,10 @@ _GENERATED: dict[str, Dataset] = {
     "outlines": _generated("Outlines", 10, "a photo of a {}."),
     "textures": _generated("Textures", 10, "a {} texture."),
     "colors": _generated("Colors", 8, "a photo of a {} shape."),
+    "letters_redrawn": _letters_shift("Letters, redrawn", 26, 1040),
+    "letters_sketch": _letters_shift("Letters, sketch", 26, 1040),
+    "letters_hard": _letters_shift("Letters, hard", 14, 840),
+    "letters_renditions": _letters_shift("Letters, renditions", 13, 780),
 }
 
 _ELEVEN: dict[str, Dataset] = {
