@@ -90,6 +90,12 @@ def _generated(
     return Dataset(label, classes, template, "generated", _HERE, citation, split_sizes=sizes, mirror=mirror, disk=1)
 
 
+def _letters_shift(label: str, classes: int, images: int) -> Dataset:
+    """A drawn test-only set whose classes are letters."""
+    plain = _generated(label, classes, "a photo of the letter {}.", (0, 0, images), mirror=False)
+    return replace(plain, citation="this repository, data_prep/demo/shifts.py", shift_of="letters")
+
+
 def _published(entries: dict[str, Dataset]) -> dict[str, Dataset]:
     """Published datasets with their files, and CoOp's split file among them."""
     found = {}
@@ -116,6 +122,10 @@ _GENERATED: dict[str, Dataset] = {
     "outlines": _generated("Outlines", 10, "a photo of a {}."),
     "textures": _generated("Textures", 10, "a {} texture."),
     "colors": _generated("Colors", 8, "a photo of a {} shape.", (240, 96, 624)),
+    "letters_redrawn": _letters_shift("Letters, redrawn", 26, 1040),
+    "letters_sketch": _letters_shift("Letters, sketch", 26, 1040),
+    "letters_hard": _letters_shift("Letters, hard", 14, 840),
+    "letters_renditions": _letters_shift("Letters, renditions", 13, 780),
 }
 
 # Prompt, split sizes and folder as KaiyangZhou/CoOp (MIT) has them.

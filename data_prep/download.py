@@ -28,10 +28,11 @@ DOWNLOADS = "downloads"
 
 def _drawn(name: str, folder: Path) -> Iterator[str]:
     """Draw a generated set into `folder`; yields image paths by class."""
-    from data_prep.demo import datasets  # here, because it imports torch
+    from data_prep.demo import datasets, shifts  # here, because they import torch
 
-    pixels, labels = datasets.images_of(name)
-    names = datasets.class_names(name)
+    drawn = datasets if catalog.DATASETS[name].trainable else shifts
+    pixels, labels = drawn.images_of(name)
+    names = drawn.class_names(name)
     counts: dict[int, int] = {}
     for image, label in zip(pixels, tqdm(labels.tolist(), desc=name, unit="image", leave=False), strict=True):
         counts[label] = counts.get(label, 0) + 1

@@ -34,11 +34,16 @@ def short(use: str) -> dict[str, Any]:
     return {name: value for name, value in QUICK.items() if name in method.defaults}
 
 
-def make(folder: Path, shots: tuple[int, ...] = (1, 2), seeds: tuple[int, ...] = (1, 2)) -> Path:
-    """Four digit classes: 8 train, 4 val, 10 test images each."""
+def make(
+    folder: Path,
+    shots: tuple[int, ...] = (1, 2),
+    seeds: tuple[int, ...] = (1, 2),
+    classes: tuple[str, ...] = CLASSES,
+) -> Path:
+    """The first digit classes, four if not told: 8 train, 4 val, 10 test images each."""
     digits = load_digits()
     split: dict[str, list[splits.Item]] = {part: [] for part in splits.PARTS}
-    for label, name in enumerate(CLASSES):
+    for label, name in enumerate(classes):
         for number, index in enumerate(np.flatnonzero(digits.target == label)[:22]):
             part = "train" if number < 8 else "val" if number < 12 else "test"
             path = f"{name}/{number:02d}.png"
@@ -55,7 +60,7 @@ def make(folder: Path, shots: tuple[int, ...] = (1, 2), seeds: tuple[int, ...] =
                     "dataset": "digits",
                     "shots": one,
                     "seed": seed,
-                    "classes": CLASSES,
+                    "classes": classes,
                     "template": TEMPLATE,
                     "mirror": False,
                     "split_sha256": splits.sha256_of(folder / "split.json"),

@@ -100,12 +100,17 @@ def _scanned_digits() -> tuple[np.ndarray, np.ndarray]:
     return np.repeat(grey[..., None], 3, axis=3), scans.target[order].astype(np.int64)
 
 
-def _letters(labels: Tensor, generator: Generator) -> Tensor:
-    """Double-struck capitals, all with the same strong slant."""
+def letter_masks(labels: Tensor, generator: Generator, pose: Pose = LETTER_POSE) -> Tensor:
+    """Masks [B, 64, 64] of double-struck capitals, by default all with the same strong slant."""
     tiles = [[world.glyph_tile(font, glyph, 44) for glyph in DOUBLE_STRUCK] for font in DOUBLE_STRUCK_FONTS]
     atlas = torch.from_numpy(np.array(tiles)).float() / 255
     fonts = choose(len(labels), len(DOUBLE_STRUCK_FONTS), generator)
-    masks = warp(atlas[fonts, labels], LETTER_POSE, generator)
+    return warp(atlas[fonts, labels], pose, generator)
+
+
+def draw_letters(labels: Tensor, generator: Generator) -> Tensor:
+    """Double-struck capitals [B, 3, 32, 32], indices into LETTERS, in any two colours."""
+    masks = letter_masks(labels, generator)
     canvases = paint(masks, *world.random_colour_pair(len(labels), generator))
     return finish(canvases, generator, low_resolution=0.2, noise=20)
 
@@ -195,7 +200,7 @@ def _colors(labels: Tensor, generator: Generator) -> Tensor:
 
 # What draws each generated set, and its images per class.
 _GENERATED = {
-    "letters": (_letters, 60),
+    "letters": (draw_letters, 60),
     "displays": (_displays, 120),
     "outlines": (_outlines, 120),
     "textures": (_textures, 120),

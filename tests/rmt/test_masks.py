@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from rmt import masks
+from rmt import masks, registry
 from rmt.gradient_dropout import drop_gradient, keep_probability
 from rmt.methods.mask_tuning import MaskTuner
 from rmt.schedule import planned_epochs
@@ -46,16 +46,51 @@ def _on_meta(architecture: str) -> nn.Module:
         return open_clip.CLIP(**open_clip.get_model_config(architecture)).visual
 
 
-@pytest.mark.parametrize(("targets", "expected"), [("attention", 28_901_376), ("mlp", 56_623_104), ("all", 85_524_480)])
-def test_the_tensors_of_vit_b16_are_the_authors(targets: str, expected: int) -> None:
-    found = masks.maskable(_on_meta("ViT-B-16"), targets)
-    assert sum(weight.numel() for weight in found.values()) == expected
+def _counts(weights: dict[str, torch.Tensor]) -> dict[str, int]:
+    return {name: weight.numel() for name, weight in weights.items()}
 
 
-def test_the_tensors_of_rn50_are_the_authors() -> None:
-    found = masks.maskable(_on_meta("RN50"))
-    assert sum(weight.numel() for weight in found.values()) == 38_154_080
-    assert "attnpool.c_proj.weight" in found and "layer2.0.downsample.0.weight" in found
+@pytest.mark.parametrize(("method", "expected"), [("r_amt", 28_901_376), ("r_mmt", 56_623_104), ("r_pmt", 85_524_480)])
+def test_the_scores_of_vit_b16_are_the_authors(method: str, expected: int) -> None:
+    targets = registry.METHODS[method].defaults["targets"].resolve("imagenet", 16)
+    assert sum(_counts(masks.maskable(_on_meta("ViT-B-16-quickgelu"), targets)).values()) == expected
+
+
+def test_the_tensors_of_vit_b16_are_the_authors() -> None:
+    tower = _on_meta("ViT-B-16")
+    blocks = [f"transformer.resblocks.{index}" for index in range(12)]
+    attention = {"conv1.weight": 589_824}
+    for block in blocks:
+        attention |= {f"{block}.attn.in_proj_weight": 1_769_472, f"{block}.attn.out_proj.weight": 589_824}
+    mlp = {f"{block}.mlp.{layer}.weight": 2_359_296 for block in blocks for layer in ("c_fc", "c_proj")}
+    assert _counts(masks.maskable(tower, "attention")) == attention and len(attention) == 25
+    assert _counts(masks.maskable(tower, "mlp")) == mlp
+    assert _counts(masks.maskable(tower, "all")) == attention | mlp
+
+
+@pytest.mark.parametrize(
+    ("architecture", "width", "layers", "patch"),
+    [("ViT-B-32", 768, 12, 32), ("ViT-B-16", 768, 12, 16), ("ViT-L-14", 1024, 24, 14)],
+)
+def test_other_vision_transformers_by_formula(architecture: str, width: int, layers: int, patch: int) -> None:
+    tower = _on_meta(architecture)
+    attention, mlp = (sum(_counts(masks.maskable(tower, targets)).values()) for targets in ("attention", "mlp"))
+    assert attention == 3 * patch**2 * width + layers * 4 * width**2
+    assert mlp == layers * 8 * width**2
+
+
+@pytest.mark.parametrize(("architecture", "expected"), [("RN50", 38_154_080), ("RN101", None)])
+def test_the_tensors_of_a_resnet_are_the_authors(architecture: str, expected: int | None) -> None:
+    """Every convolution, stem and downsampling included, and the pool's four projections; norms and biases never."""
+    tower = _on_meta(architecture)
+    found = _counts(masks.maskable(tower))
+    convolutions = {name: one.numel() for name, one in tower.named_parameters() if one.dim() == 4}
+    projections = {f"attnpool.{part}_proj.weight" for part in "qkvc"}
+    assert set(found) == set(convolutions) | projections
+    assert {"conv1.weight", "conv2.weight", "conv3.weight", "layer2.0.downsample.0.weight"} <= set(found)
+    assert expected in (None, sum(found.values()))
+    # A ResNet has no MLP: the setting of the targets has no effect, as in the released code.
+    assert all(_counts(masks.maskable(tower, targets)) == found for targets in ("mlp", "all"))
 
 
 def test_a_tower_without_attention_is_refused() -> None:

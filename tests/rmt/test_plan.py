@@ -82,7 +82,7 @@ def test_rules_of_the_authors() -> None:
         ),
         (
             {"protocols": ["domain_shift"]},
-            "key 'protocols': domain_shift needs a dataset with shifted test sets among `datasets`: imagenet",
+            "key 'protocols': domain_shift needs a dataset with shifted test sets among `datasets`: letters, imagenet",
         ),
         (
             {"protocols": ["base_to_new"], "methods": {"tip_adapter": {}}},
