@@ -1,4 +1,5 @@
-"""`python -m rmt VERB ...`: encode, fit, track. One verb per rule; every line can be pasted into a shell."""
+"""`python -m rmt VERB ...`: encode, fit and track, each one line of the workflow; export, predict and inspect, for the
+user of a finished run. Every line can be pasted into a shell."""
 
 import argparse
 import json
@@ -108,6 +109,35 @@ def track(options: argparse.Namespace) -> None:
     tracking.write_summary(summary, options.output)
 
 
+def export(options: argparse.Namespace) -> None:
+    """A finished run as weights that open_clip loads, with what it needs beside them."""
+    from rmt import export as exporting
+    from rmt.restore import restore
+
+    restored = restore(options.run, "cpu", options.checkpoint)
+    print(exporting.report(restored, exporting.export(restored, options.output, options.force)))
+
+
+def predict(options: argparse.Namespace) -> int:
+    """The likeliest classes of images, by a finished run."""
+    import torch
+
+    from rmt import predict as predicting
+    from rmt.restore import restore
+
+    torch.set_num_threads(options.threads)
+    restored = restore(options.run, _device(options.device), options.checkpoint)
+    return predicting.run(restored, options.images, options.top, options.json)
+
+
+def inspect(options: argparse.Namespace) -> None:
+    """What a finished run learnt, where its masks fell, and how to make it again."""
+    from rmt import inspect_run
+    from rmt.runs import open_run
+
+    inspect_run.inspect(open_run(options.run), options.figure)
+
+
 def _register_own(options: argparse.Namespace) -> None:
     """Add the backbone of `--own-backbone` to the registry of this process."""
     entry = json.loads(getattr(options, "own_backbone", "{}"))
@@ -165,6 +195,35 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--plan", help="the same as JSON")
     verb.add_argument("--output", type=Path, required=True, help="tracked.json")
     verb.set_defaults(call=track)
+
+    def run_options(verb: argparse.ArgumentParser) -> None:
+        verb.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run, or its record.json")
+
+    def weights_options(verb: argparse.ArgumentParser) -> None:
+        run_options(verb)
+        verb.add_argument(
+            "--checkpoint", type=Path, help="where the file of a backbone of your own lies now, if it has moved"
+        )
+
+    verb = verbs.add_parser("export", help=export.__doc__)
+    weights_options(verb)
+    verb.add_argument("--output", type=Path, required=True, help="NAME.safetensors; more files go beside it")
+    verb.add_argument("--force", action="store_true", help="replace files that are there")
+    verb.set_defaults(call=export)
+
+    verb = verbs.add_parser("predict", help=predict.__doc__)
+    weights_options(verb)
+    verb.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image files, or folders of them")
+    verb.add_argument("--top", type=int, default=5, help="classes per image")
+    verb.add_argument("--json", action="store_true", help="one line of JSON per image")
+    verb.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    verb.add_argument("--threads", type=int, default=1, help="CPU threads")
+    verb.set_defaults(call=predict)
+
+    verb = verbs.add_parser("inspect", help=inspect.__doc__)
+    run_options(verb)
+    verb.add_argument("--figure", type=Path, help="masks.png to write, a heat map of where the masks fell")
+    verb.set_defaults(call=inspect)
     return parser
 
 
@@ -173,11 +232,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         _register_own(options)
-        options.call(options)
+        return options.call(options) or 0
     except UserError as error:
         print(f"error: {''.join(getattr(error, '__notes__', []))}{error}", file=sys.stderr)
         return error.status
-    return 0
 
 
 if __name__ == "__main__":
