@@ -1,4 +1,5 @@
-"""`python -m rmt VERB ...`: encode, fit, track, cost. One verb per rule; every line can be pasted into a shell."""
+"""`python -m rmt VERB ...`: encode, fit and track, each one line of the workflow; cost, for who plans one; export,
+predict and inspect, for who uses a finished run. Every line can be pasted into a shell."""
 
 import argparse
 import json
@@ -124,6 +125,35 @@ def cost(options: argparse.Namespace) -> None:
         print(text)
 
 
+def export(options: argparse.Namespace) -> None:
+    """A finished run as weights that open_clip loads, with what it needs beside them."""
+    from rmt import export as exporting
+    from rmt.restore import restore
+
+    restored = restore(options.run, "cpu", options.checkpoint)
+    print(exporting.report(restored, exporting.export(restored, options.output, options.force)))
+
+
+def predict(options: argparse.Namespace) -> int:
+    """The likeliest classes of images, by a finished run."""
+    import torch
+
+    from rmt import predict as predicting
+    from rmt.restore import restore
+
+    torch.set_num_threads(options.threads)
+    restored = restore(options.run, _device(options.device), options.checkpoint)
+    return predicting.run(restored, options.images, options.top, options.json)
+
+
+def inspect(options: argparse.Namespace) -> None:
+    """What a finished run learnt, where its masks fell, and how to make it again."""
+    from rmt import inspect_run
+    from rmt.runs import open_run
+
+    inspect_run.inspect(open_run(options.run), options.figure)
+
+
 def _register_own(options: argparse.Namespace) -> None:
     """Add the backbone of `--own-backbone` to the registry of this process."""
     entry = json.loads(options.own_backbone)
@@ -189,6 +219,35 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--measured", action="store_true", help="compare with the records of finished runs")
     verb.add_argument("--into", type=Path, metavar="PAGE", help="write between the marks of a page")
     verb.set_defaults(call=cost)
+
+    def run_options(verb: argparse.ArgumentParser) -> None:
+        verb.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run, or its record.json")
+
+    def weights_options(verb: argparse.ArgumentParser) -> None:
+        run_options(verb)
+        verb.add_argument(
+            "--checkpoint", type=Path, help="where the file of a backbone of your own lies now, if it has moved"
+        )
+
+    verb = verbs.add_parser("export", help=export.__doc__)
+    weights_options(verb)
+    verb.add_argument("--output", type=Path, required=True, help="NAME.safetensors; more files go beside it")
+    verb.add_argument("--force", action="store_true", help="replace files that are there")
+    verb.set_defaults(call=export)
+
+    verb = verbs.add_parser("predict", help=predict.__doc__)
+    weights_options(verb)
+    verb.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image files, or folders of them")
+    verb.add_argument("--top", type=int, default=5, help="classes per image")
+    verb.add_argument("--json", action="store_true", help="one line of JSON per image")
+    verb.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    verb.add_argument("--threads", type=int, default=1, help="CPU threads")
+    verb.set_defaults(call=predict)
+
+    verb = verbs.add_parser("inspect", help=inspect.__doc__)
+    run_options(verb)
+    verb.add_argument("--figure", type=Path, help="masks.png to write, a heat map of where the masks fell")
+    verb.set_defaults(call=inspect)
     return parser
 
 

@@ -67,11 +67,15 @@ class Clip:
 
     @torch.no_grad()
     def encode_images(self, pixels: np.ndarray, batch_size: int = 256) -> Tensor:
-        """Features [N, d] of uint8 images [N, P, P, 3], float32 on the CPU, not normalised."""
+        """Features [N, d] of uint8 images [N, P, P, 3], float32 on the CPU, not normalised.
+
+        By the tower's own forward pass, not by the shorter one of `rmt.towers`, which rounds differently in the last
+        bit: so open_clip, given the exported weights and the same batches, repeats every feature of a run to the bit.
+        """
         found = []
         for start in range(0, len(pixels), batch_size):
             batch = torch.from_numpy(np.array(pixels[start : start + batch_size]))
-            found.append(self.features(batch.permute(0, 3, 1, 2)).cpu())
+            found.append(self.visual(self.normalise(batch.permute(0, 3, 1, 2))).cpu())
         return torch.cat(found)
 
     def tokens(self, prompts: Sequence[str]) -> Tensor:

@@ -31,17 +31,17 @@ def shown(path: Path) -> str:
 
 
 def run_verb(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
-    """Run the verb of a command line, the function that its parser has set as `call`; returns the exit status.
+    """Run the verb of a command line, the function that its parser has set as `call`; returns the exit status, which is
+    the function's own if it returns one.
 
     A user's mistake, or a file that is not there, is printed on stderr as `error: ...`; notes on it come first.
     """
     options = parser.parse_args(arguments)
     try:
-        options.call(options)
+        return options.call(options) or 0
     except UserError as error:
         print(f"error: {''.join(getattr(error, '__notes__', []))}{error}", file=sys.stderr)
         return error.status
     except FileNotFoundError as error:
         print(f"error: {error.filename}: no such file", file=sys.stderr)
         return UserError.status
-    return 0

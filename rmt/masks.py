@@ -5,16 +5,14 @@ has no useful derivative; the straight-through estimator takes dL/dscore = dL/dW
 (Zheng et al., arXiv 2307.15049; tensors and values as in the released code, wuw2019/R-AMT).
 """
 
-import json
 import re
-import zlib
 from collections.abc import Mapping
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rmt import packed
 from rmt.errors import UserError
 
 Targets = Literal["attention", "mlp", "all"]
@@ -90,31 +88,16 @@ def fold(tower: nn.Module, masks: Mapping[str, Tensor]) -> None:
 
 
 def pack(masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Masks as bits, compressed: one uint8 tensor per mask, plus `shapes`, their shapes as JSON bytes.
-
-    Bits as in the authors' checkpoints (row-major, eight per byte, most significant first, zero padded), then deflate,
-    because nearly all bits are ones.
-    """
-    packed = {}
-    for name, mask in masks.items():
-        raw = np.packbits(mask.cpu().numpy().reshape(-1)).tobytes()
-        packed[f"mask.{name}"] = torch.frombuffer(bytearray(zlib.compress(raw, 9)), dtype=torch.uint8)
-    shapes = json.dumps({name: list(mask.shape) for name, mask in masks.items()}).encode()
-    packed["shapes"] = torch.frombuffer(bytearray(shapes), dtype=torch.uint8)
-    return packed
+    """Masks as bits, compressed: one uint8 tensor per mask, plus `shapes`; the format of `rmt.packed`."""
+    found = packed.pack({name: mask.cpu().numpy() for name, mask in masks.items()})
+    return {name: torch.from_numpy(octets.copy()) for name, octets in found.items()}
 
 
-def unpack(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def unpack(adapter: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Inverse of `pack`.
 
     Raises:
         ValueError: a mask's bytes do not fit its shape.
     """
-    masks = {}
-    for name, shape in json.loads(packed["shapes"].numpy().tobytes()).items():
-        raw = np.frombuffer(zlib.decompress(packed[f"mask.{name}"].numpy().tobytes()), dtype=np.uint8)
-        size = int(np.prod(shape))
-        if raw.size != (size + 7) // 8:
-            raise ValueError(f"mask {name}: {raw.size} bytes do not hold {size} bits")
-        masks[name] = torch.from_numpy(np.unpackbits(raw, count=size).astype(bool)).reshape(shape)
-    return masks
+    found = packed.unpack({name: octets.numpy() for name, octets in adapter.items()})
+    return {name: torch.from_numpy(bits.mask) for name, bits in found.items()}

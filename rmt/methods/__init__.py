@@ -7,7 +7,9 @@ A method is a module with two functions:
 
 `Tuned.adapter` and `Tuned.chosen` are what is stored; every answer, in the run itself or years later, is given by
 `answer` from these alone. A method never sees evaluation labels and never scores itself. A method that others may stand
-on has a third function, `stand_on(clip, adapter, settings) -> Foundation`.
+on has a third function, `stand_on(clip, adapter, settings) -> Foundation`. Two things are for the export of a run:
+`fold(clip, adapter) -> clip`, a copy with what was learnt inside its weights, for a method that then answers by CLIP's
+own logits; and `LOGITS`, the equation of its logits in the names of its adapter's tensors.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -173,3 +175,19 @@ def answer(use: str, task: Task, adapter: Mapping[str, Tensor], chosen: Mapping[
 def stand_on(use: str, clip: Any, adapter: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Foundation:
     """What a finished run of a registered method offers to the method stacked on it."""
     return import_module(registry.METHODS[use].module).stand_on(clip, adapter, settings)
+
+
+def folds(use: str) -> bool:
+    """Whether what a registered method learns can be folded into CLIP's weights."""
+    return hasattr(import_module(registry.METHODS[use].module), "fold")
+
+
+def fold(use: str, clip: Any, adapter: Mapping[str, Tensor]) -> Any | None:
+    """A copy of the CLIP with what a run learnt folded into its weights; None for a method that cannot be folded."""
+    return import_module(registry.METHODS[use].module).fold(clip, adapter) if folds(use) else None
+
+
+def logits_equation(use: str) -> str:
+    """How a registered method computes logits, as an equation; for lack of one, the first lines of its page."""
+    module = import_module(registry.METHODS[use].module)
+    return getattr(module, "LOGITS", None) or (module.__doc__ or "").partition("\n\n")[0]

@@ -19,6 +19,8 @@ from rmt.data import EpochBatches
 from rmt.methods import Answer, Task, Tuned
 from rmt.methods.zero_shot import classify
 
+LOGITS = "logits = logit_scale * n(g) @ text.T, where g = ratio * relu(relu(f @ down.T) @ up.T) + (1 - ratio) * f"
+
 
 def adapt(features: Tensor, down: Tensor, up: Tensor, ratio: float) -> Tensor:
     """Adapted features [N, d] from features [N, d] and the weights `down` [d/r, d] and `up` [d, d/r]."""

@@ -23,6 +23,7 @@ from rmt.methods import Answer, EncodeText, EvaluationSet, Foundation, Task, Tun
 from rmt.methods.zero_shot import classify
 
 PLACEHOLDER = "X"
+LOGITS = "logits = logit_scale * n(f) @ text.T, where text are the features of the learnt prompts"
 
 
 def assemble(embedded: Tensor, context: Tensor, name_lengths: Sequence[int], position: str) -> Tensor:

@@ -20,6 +20,8 @@ from torch import Tensor
 
 from rmt.methods import Answer, Task, Tuned
 
+LOGITS = "logits = f @ weight.T + bias"
+
 
 def _fit(features: np.ndarray, labels: np.ndarray, inverse: float, iterations: int) -> LogisticRegression:
     probe = LogisticRegression(solver="lbfgs", C=inverse, max_iter=iterations)

@@ -26,9 +26,11 @@ from rmt.data import EpochBatches
 from rmt.gradient_dropout import drop_gradient
 from rmt.images import TrainingImages
 from rmt.methods import Answer, Foundation, Task, Tuned
-from rmt.methods.zero_shot import classify
+from rmt.methods.zero_shot import LOGITS, classify
 from rmt.schedule import planned_epochs
 from rmt.towers import Tower
+
+__all__ = ["LOGITS", "MaskTuner", "answer", "fold", "planned_epochs", "stand_on", "tune"]
 
 
 @dataclass(frozen=True)
@@ -220,7 +222,8 @@ def tune(task: Task) -> Tuned:
     )
 
 
-def _folded(clip: Any, adapter: Mapping[str, Tensor]) -> Any:
+def fold(clip: Any, adapter: Mapping[str, Tensor]) -> Any:
+    """A copy of the CLIP with the masks folded into its image tower."""
     tuned = deepcopy(clip)
     masks.fold(tuned.visual, masks.unpack(adapter))
     return tuned
@@ -228,11 +231,11 @@ def _folded(clip: Any, adapter: Mapping[str, Tensor]) -> Any:
 
 def answer(task: Task, adapter: Mapping[str, Tensor], chosen: Mapping[str, Any]) -> Answer:
     """CLIP's logits with the masks folded into a copy of the tower; any classes will do."""
-    tuned = _folded(task.clip, adapter)
+    tuned = fold(task.clip, adapter)
     return lambda images: classify(tuned.encode_images(images.pixels), images.text, task.logit_scale)
 
 
 def stand_on(clip: Any, adapter: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Foundation:
     """A copy of the CLIP with the masks folded into its image tower; the text side is untouched."""
-    tuned = _folded(clip, adapter)
+    tuned = fold(clip, adapter)
     return Foundation(tuned, tuned.encode_text)

@@ -17,6 +17,11 @@ from torch.nn import functional
 from rmt.methods import Answer, Task, Tuned
 from rmt.methods.zero_shot import classify
 
+LOGITS = (
+    "logits = logit_scale * n(f) @ text.T + alpha * exp(-beta * (1 - n(f) @ keys.T)) @ one_hot(labels), "
+    "where one_hot(labels) has one row per key and one column per class"
+)
+
 
 def cache_keys(views: Tensor) -> Tensor:
     """Cache keys [N, d], L2-normalised, from raw features of augmented views [N, V, d]."""

@@ -13,10 +13,10 @@ from torch.nn import functional
 from rmt import train
 from rmt.data import EpochBatches
 from rmt.methods import Task, Tuned
-from rmt.methods.tip_adapter import answer, cache_keys, cache_logits, one_hot, searched
+from rmt.methods.tip_adapter import LOGITS, answer, cache_keys, cache_logits, one_hot, searched
 from rmt.methods.zero_shot import classify
 
-__all__ = ["answer", "tune"]
+__all__ = ["LOGITS", "answer", "tune"]
 
 
 def tune(task: Task) -> Tuned:

@@ -11,6 +11,8 @@ from torch.nn import functional
 
 from rmt.methods import Answer, Task, Tuned
 
+LOGITS = "logits = logit_scale * n(f) @ text.T"
+
 
 def classify(features: Tensor, text: Tensor, logit_scale: float) -> Tensor:
     """CLIP's logits [N, C] from image features [N, d], not normalised, and L2-normalised text features [C, d]."""
