@@ -1,8 +1,9 @@
 """Accuracies of one setting, cell by cell: what every table, figure and test starts from."""
 
 import statistics
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from data_prep import catalog
 from reports.rows import Row
@@ -33,16 +34,23 @@ class Setting:
         return f"{self.protocol}-{self.backbone}-{self.eval_set}"
 
 
-def settings(plan: Plan, rows: Iterable[Row]) -> list[Setting]:
-    """The settings of a benchmark: `test` of every protocol and backbone, and what else the runs were evaluated on."""
-    found = {
-        Setting(protocol, backbone, "test"): None
-        for protocol in plan.config["protocols"]
-        for backbone in plan.config["backbones"]
-    }
-    extra = {Setting(row["protocol"], row["backbone"], row["eval_set"]) for row in rows}
-    found |= dict.fromkeys(sorted(setting for setting in extra if setting.eval_set != VALIDATION))
-    return list(found)
+def settings(plan: Plan, protocol: str | None = None, backbone: str | None = None) -> list[Setting]:
+    """The settings of a benchmark in the order of its plan, of one protocol and backbone or of all."""
+    return [
+        Setting(one, name, eval_set)
+        for one in plan.config["protocols"]
+        if protocol in (None, one)
+        for name in plan.config["backbones"]
+        if backbone in (None, name)
+        for eval_set in dict.fromkeys(
+            eval_set for dataset in plan.trained_on(one) for eval_set in plan.evaluation_sets(one, dataset)
+        )
+    ]
+
+
+def taking_part(plan: Plan, protocol: str) -> list[str]:
+    """The planned methods that a protocol has runs of, in the order of the plan."""
+    return [label for label in plan.methods if plan.takes_part(label, protocol)]
 
 
 def figure_name(kind: str, setting: Setting, all_settings: Iterable[Setting]) -> str:
@@ -76,9 +84,9 @@ def zero_shot_label(plan: Plan) -> str | None:
     return next((label for label, method in plan.methods.items() if method.use == "zero_shot"), None)
 
 
-def others(plan: Plan) -> list[str]:
-    """All planned methods but the control, in the order of the plan."""
-    return [label for label in plan.methods if label != plan.control]
+def masks_something(plan: Plan, label: str) -> bool:
+    """Whether a method tunes masks itself; a stack on a mask-tuned tower does not."""
+    return plan.methods[label].entry.masks
 
 
 @dataclass
@@ -108,40 +116,40 @@ class Cell:
         return statistics.pstdev(self.accuracies.values())
 
 
-class Scores:
-    """All cells of one setting."""
+class Measure(ABC):
+    """A score in percent of every method on every dataset at every number of shots, and where it was measured.
 
-    def __init__(self, plan: Plan, rows: Iterable[Row], setting: Setting):
-        """Sort the rows of `setting` into cells; cells without rows exist and are empty."""
+    What tests across datasets and tables of means start from: accuracy, or what a protocol makes of several accuracies.
+    """
+
+    def __init__(self, plan: Plan, setting: Setting, datasets: Sequence[str]):
+        """`datasets` are the units of tests across datasets."""
         self.plan = plan
         self.setting = setting
-        mine = [row for row in rows if Setting(row["protocol"], row["backbone"], row["eval_set"]) == setting]
-        with_rows = {row["dataset"] for row in mine}
-        # Evaluation sets other than `test` may exist for some datasets only; there, absence is not a missing run.
-        self.datasets = [name for name in plan.config["datasets"] if setting.eval_set == "test" or name in with_rows]
-        self.images: dict[str, int] = {row["dataset"]: row["images"] for row in mine}
-        self._cells: dict[tuple[str, str, int], Cell] = {}
-        for label, method in plan.methods.items():
-            seeds = len(plan.config["seeds"]) if method.entry.few_shot else 1
-            for dataset in self.datasets:
-                for shots in shot_levels(plan) if method.entry.few_shot else [0]:
-                    self._cells[label, dataset, shots] = Cell(planned=seeds)
-        flipped = {_run(row, row["method"]): row["tuning.masks_flipped"] for row in mine}
-        for row in mine:
-            cell = self.cell(row["method"], row["dataset"], row["shots"])
-            cell.accuracies[row["seed"]] = row["accuracy"]
-            cell.unflipped += flipped.get(_run(row, row["method.below"] or row["method"])) == 0
-            cell.oracle |= row["selection.rule"] == "test_oracle"
+        self.datasets = list(datasets)
+        self.methods = taking_part(plan, setting.protocol)
 
-    def cell(self, method: str, dataset: str, shots: int) -> Cell:
-        """One cell; a method that uses no shots has the same cell at every number of shots."""
-        return self._cells[method, dataset, shots if self.plan.methods[method].entry.few_shot else 0]
+    @property
+    def others(self) -> list[str]:
+        """All methods that are compared with the control; none where the control takes no part."""
+        return [label for label in self.methods if label != self.plan.control] if self.has_control else []
 
+    @property
+    def has_control(self) -> bool:
+        """Whether the control takes part in the protocol."""
+        return self.plan.control in self.methods
+
+    @abstractmethod
     def score(self, method: str, dataset: str, shots: int) -> float | None:
         """Percent, averaged over seeds, for AVERAGE over shot levels too; None if any planned run is missing."""
-        wanted = shot_levels(self.plan) if shots == AVERAGE else [shots]
-        cells = [self.cell(method, dataset, level) for level in wanted]
-        return statistics.fmean(cell.mean for cell in cells) if all(cell.complete for cell in cells) else None
+
+    @abstractmethod
+    def unflipped(self, method: str, shots: int) -> int:
+        """Runs behind a mean at whose end no mask was flipped."""
+
+    @abstractmethod
+    def oracle(self, method: str) -> bool:
+        """Whether any setting of the method was chosen on the test set."""
 
     def complete(self, method: str, shots: int) -> dict[str, float]:
         """Score by dataset, of the datasets where no planned run is missing."""
@@ -153,8 +161,48 @@ class Scores:
         found = self.complete(method, shots)
         return statistics.fmean(found.values()) if found and len(found) == len(self.datasets) else None
 
+
+class Scores(Measure):
+    """All cells of one setting."""
+
+    def __init__(self, plan: Plan, rows: Iterable[Row], setting: Setting):
+        """Sort the rows of `setting` into cells; cells without rows exist and are empty."""
+        protocol, eval_set = setting.protocol, setting.eval_set
+        trained = plan.trained_on(protocol)
+        super().__init__(plan, setting, [one for one in trained if eval_set in plan.evaluation_sets(protocol, one)])
+        mine = [
+            row
+            for row in rows
+            if Setting(row["protocol"], row["backbone"], row["eval_set"]) == setting and row["dataset"] in self.datasets
+        ]
+        self.images: dict[str, int] = {row["dataset"]: row["images"] for row in mine}
+        self._cells: dict[tuple[str, str, int], Cell] = {}
+        for label in self.methods:
+            few_shot = plan.methods[label].entry.few_shot
+            seeds = len(plan.config["seeds"]) if few_shot else 1
+            for dataset in self.datasets:
+                for shots in shot_levels(plan) if few_shot else [0]:
+                    self._cells[label, dataset, shots] = Cell(planned=seeds)
+        flipped = {_run(row, row["method"]): row["tuning.masks_flipped"] for row in mine}
+        for row in mine:
+            cell = self.cell(row["method"], row["dataset"], row["shots"])
+            cell.accuracies[row["seed"]] = row["accuracy"]
+            # None where nothing is masked; masks on learnt prompts count their own flips, stacks those of the tower.
+            cell.unflipped += 0 in (flipped.get(_run(row, row["method"])), flipped.get(_run(row, row["method.below"])))
+            cell.oracle |= row["selection.rule"] == "test_oracle"
+
+    def cell(self, method: str, dataset: str, shots: int) -> Cell:
+        """One cell; a method that uses no shots has the same cell at every number of shots."""
+        return self._cells[method, dataset, shots if self.plan.methods[method].entry.few_shot else 0]
+
+    def score(self, method: str, dataset: str, shots: int) -> float | None:
+        """Accuracy in percent, averaged over seeds; see `Measure.score`."""
+        wanted = shot_levels(self.plan) if shots == AVERAGE else [shots]
+        cells = [self.cell(method, dataset, level) for level in wanted]
+        return statistics.fmean(cell.mean for cell in cells) if all(cell.complete for cell in cells) else None
+
     def unflipped(self, method: str, shots: int) -> int:
-        """Runs of a column of the summary at whose end no mask was flipped."""
+        """Runs behind a mean at whose end no mask was flipped."""
         wanted = shot_levels(self.plan) if shots == AVERAGE else [shots]
         return sum(self.cell(method, dataset, level).unflipped for dataset in self.datasets for level in wanted)
 
@@ -163,7 +211,24 @@ class Scores:
         return any(cell.oracle for (label, _, _), cell in self._cells.items() if label == method)
 
 
-def _run(row: Row, method: str) -> tuple[str, str, int, int]:
+class Composite(Measure):
+    """A score made of the accuracies on several evaluation sets of the same runs."""
+
+    def __init__(self, parts: Sequence[Scores], name: str, datasets: Sequence[str]):
+        """`name` stands where an evaluation set is named."""
+        super().__init__(parts[0].plan, replace(parts[0].setting, eval_set=name), datasets)
+        self._parts = list(parts)
+
+    def unflipped(self, method: str, shots: int) -> int:
+        """Counted once, although each run has several evaluation sets."""
+        return self._parts[0].unflipped(method, shots)
+
+    def oracle(self, method: str) -> bool:
+        """As in any of the evaluation sets."""
+        return any(part.oracle(method) for part in self._parts)
+
+
+def _run(row: Row, method: str | None) -> tuple[str | None, str, int, int]:
     return method, row["dataset"], row["shots"], row["seed"]
 
 

@@ -10,10 +10,16 @@ from reports import rows
 from reports.cells import AVERAGE, Setting
 from reports.rows import Kind
 
-Scope = Literal["omnibus", "across", "within", "diagnostic", "published"]
+Scope = Literal["omnibus", "across", "within", "diagnostic", "published", "transfer", "stack_method", "stack_below"]
+
+CONTROL_SCOPES = ("across", "within")
+"""Scopes of the comparisons with the control."""
 
 MARKS = {"better": "†", "worse": "‡"}
 """Significantly better or worse than the control; everything else has no mark."""
+
+ARROWS = {"better": "↑", "worse": "↓"}
+"""Significantly above or below something other than the control."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +28,11 @@ class Comparison:
 
     `scope` is "omnibus" (do the methods differ at all; `method` is "all", `family_size` the number of methods),
     "across" (unit: dataset), "within" (unit: test image), "diagnostic" (exact McNemar of one seed; uncorrected, no
-    verdict) or "published" (against a number of the literature, see `reports.literature.compare`; no verdict).
-    `dataset` is empty unless the test is within one; `shots` 0 is the average over shot levels.
+    verdict) or "published" (against a number of the literature, see `reports.literature.compare`; no verdict). Not
+    against the control are "transfer" (cross_dataset, against zero-shot), "stack_method" (a stack X+T against X) and
+    "stack_below" (against T); each of them is across datasets where `dataset` is empty, else within it.
+    `dataset` is empty unless the test is within one; `shots` 0 is the average over shot levels. `eval_set` may name a
+    score of several evaluation sets (`reports.base_to_new`, `domain_shift`, `cross_dataset`).
     """
 
     scope: Scope
@@ -40,7 +49,7 @@ class Comparison:
     seeds: str
     """Seeds that the numbers are averaged over."""
     mean_difference: float
-    """Method minus control."""
+    """Method minus control, or minus what else `control` names."""
     median_difference: float
     low: float
     high: float
@@ -67,8 +76,8 @@ class Comparison:
 
     @property
     def mark(self) -> str:
-        """Dagger, double dagger or nothing."""
-        return MARKS.get(self.verdict, "")
+        """Dagger, double dagger or nothing; arrows where the test is not against the control."""
+        return (MARKS if self.scope in CONTROL_SCOPES else ARROWS).get(self.verdict, "")
 
 
 _KINDS: dict[Any, Kind] = {int: "int", int | None: "int", float: "float"}
@@ -121,6 +130,10 @@ class Comparisons:
     def within(self, method: str, dataset: str, shots: int) -> Comparison | None:
         """The method against the control on one dataset."""
         return self._by_key.get(("within", dataset, shots, method))
+
+    def get(self, scope: Scope, method: str, dataset: str, shots: int) -> Comparison | None:
+        """Any test; `dataset` is empty for one across datasets."""
+        return self._by_key.get((scope, dataset, shots, method))
 
     def omnibus(self, shots: int = AVERAGE) -> Comparison | None:
         """Whether the methods differ at all."""

@@ -100,7 +100,7 @@ def _curve_panel(axes: Axes, scores: Scores, dataset: str | None, look: dict[str
     """One panel: a dataset, or the mean over datasets for None. Incomplete cells leave a gap."""
     plan = scores.plan
     shots_list = shot_levels(plan)
-    drawn = [label for label in plan.methods if plan.methods[label].entry.few_shot]
+    drawn = [label for label in scores.methods if plan.methods[label].entry.few_shot]
     for place, label in enumerate(drawn):
         means, spreads = [], []
         for shots in shots_list:
@@ -116,7 +116,7 @@ def _curve_panel(axes: Axes, scores: Scores, dataset: str | None, look: dict[str
         shift = 2 ** (0.025 * (place - (len(drawn) - 1) / 2))
         xs = [shots * shift for shots in shots_list]
         _curve(axes, xs, means, spreads if dataset else [math.nan] * len(xs), look[label])
-    for label in plan.methods:
+    for label in scores.methods:
         if not plan.methods[label].entry.few_shot:
             flat = scores.mean(label, shots_list[0]) if dataset is None else scores.score(label, dataset, shots_list[0])
             if flat is not None:
@@ -178,7 +178,7 @@ def gains(scores: Scores, baseline: str) -> Figure:
     plan = scores.plan
     look = styles(plan)
     shots_list = shot_levels(plan)
-    drawn = [label for label in plan.methods if label != baseline]
+    drawn = [label for label in scores.methods if label != baseline]
     places = [*scores.datasets, None]
     columns = min(3, len(shots_list))
     rows = math.ceil(len(shots_list) / columns)
@@ -254,7 +254,7 @@ def draw(plan: Plan, rows: Sequence[Row], folder: Path) -> list[Path]:
         The files, `curves.png` and, if zero-shot is planned, `gains.png`; per setting if there are several.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    all_settings = settings(plan, rows)
+    all_settings = settings(plan, "few_shot")
     baseline = zero_shot_label(plan)
     written = []
     for setting in all_settings:

@@ -1,7 +1,7 @@
 """A few plain sentences from the numbers: the same ones whether the control wins or loses."""
 
 from reports import statistics, text
-from reports.cells import AVERAGE, Scores, level_name, levels, others, shot_levels, zero_shot_label
+from reports.cells import AVERAGE, Scores, level_name, levels, shot_levels, zero_shot_label
 from reports.comparisons import Comparisons
 from reports.tables import best_methods
 
@@ -14,11 +14,11 @@ def _leader(scores: Scores, shots: int) -> str:
     """Who is best at one number of shots, and where the control stands."""
     plan = scores.plan
     level = level_name(shots)
-    means = {method: scores.mean(method, shots) for method in plan.methods if not scores.oracle(method)}
+    means = {method: scores.mean(method, shots) for method in scores.methods if not scores.oracle(method)}
     complete = {method: mean for method, mean in means.items() if mean is not None}
     if not complete:
         return f"At {level} no method has all its runs, so no mean is given."
-    best = [method for method in plan.methods if method in best_methods(plan, scores, shots)]
+    best = [method for method in scores.methods if method in best_methods(plan, scores, shots)]
     top = complete[best[0]]
     baseline = zero_shot_label(plan)
     zero = complete.get(baseline) if baseline else None
@@ -119,7 +119,7 @@ def _within(scores: Scores, tests: Comparisons) -> str:
         f"Within single datasets, {name} against each other method in {text.count(len(tested), 'comparison')}: "
         f"{'; '.join(by_level)}."
     )
-    lost_to = {method: [one for one in tested if one.method == method] for method in others(plan)}
+    lost_to = {method: [one for one in tested if one.method == method] for method in scores.others}
     losses = {method: sum(one.verdict == "better" for one in found) for method, found in lost_to.items()}
     most = max(losses.values())
     if most:
@@ -132,7 +132,7 @@ def _within(scores: Scores, tests: Comparisons) -> str:
 def _did_nothing(scores: Scores) -> str:
     """Runs in which mask tuning flipped nothing."""
     plan = scores.plan
-    counts = {method: sum(scores.unflipped(method, shots) for shots in shot_levels(plan)) for method in plan.methods}
+    counts = {method: sum(scores.unflipped(method, shots) for shots in shot_levels(plan)) for method in scores.methods}
     affected = [f"{_named(scores, [method])} ({text.count(runs, 'run')})" for method, runs in counts.items() if runs]
     return f"Mask tuning flipped no mask, and so changed nothing, in {text.listed(affected)}." if affected else ""
 

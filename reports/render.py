@@ -16,7 +16,6 @@ from reports.cells import (
     figure_name,
     level_name,
     levels,
-    others,
     settings,
     shot_levels,
     zero_shot_label,
@@ -107,7 +106,7 @@ def _index(plan: Plan, rows: Sequence[Row], views: Sequence[_View], figures: Pat
     planned, missing = len(plan.identities()), len(missing_runs(plan, rows))
     once = [plan.display(label) for label, method in plan.methods.items() if not method.entry.few_shot]
     uses = {method.use for method in plan.methods.values()}
-    compared = others(plan)
+    compared = [label for label in plan.methods if label != plan.control]
     return {
         "benchmark": plan.benchmark,
         "notes": [" ".join(note.split()) for note in plan.config["notes"]],
@@ -176,7 +175,7 @@ def _dataset_page(plan: Plan, rows: Sequence[Row], views: Sequence[_View], datas
                         "level": level_name(shots),
                         "tests": tables.within_table(view.scores, view.tests, dataset, shots),
                     }
-                    for shots in (shot_levels(plan) if others(plan) else [])
+                    for shots in (shot_levels(plan) if view.scores.others else [])
                 ],
                 "seeds": tables.seeds_table(view.scores, rows, dataset),
                 "published": _published(
@@ -211,7 +210,7 @@ def render(plan: Plan, rows: Sequence[Row], found: Sequence[Comparison], figures
     Raises:
         MissingFigure: a figure has not been drawn.
     """
-    all_settings = settings(plan, rows)
+    all_settings = settings(plan, "few_shot")
     views = [_View(plan, rows, found, setting, len(all_settings) > 1) for setting in all_settings]
     environment = _environment()
     pages = []

@@ -13,15 +13,19 @@ from rmt.plan import Plan
 
 
 def mean_accuracies(plan: Plan, found: Sequence[Row]) -> dict[tuple[str, int], float]:
-    """Mean validation accuracy in percent by (label, shots): over seeds within a dataset, then over datasets."""
+    """Mean validation accuracy in percent by (label, shots): over seeds within a dataset, then over datasets.
+
+    Of the config's first protocol, since validation images of others may be of fewer classes.
+    """
+    protocol = plan.config["protocols"][0]
     cells: dict[tuple[str, int], dict[str, list[float]]] = {}
     for row in found:
-        if row["eval_set"] == "val":
+        if row["eval_set"] == "val" and row["protocol"] == protocol:
             cells.setdefault((row["method"], row["shots"]), {}).setdefault(row["dataset"], []).append(row["accuracy"])
     return {
         cell: fmean(fmean(values) for values in datasets.values())
         for cell, datasets in cells.items()
-        if len(datasets) == len(plan.config["datasets"])
+        if len(datasets) == len(plan.trained_on(protocol))
     }
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from reports import cells, statistics, text
-from reports.cells import Cell, Scores, dataset_name, level_name, levels, others, shot_levels, zero_shot_label
+from reports.cells import Cell, Measure, Scores, dataset_name, level_name, levels, shot_levels, zero_shot_label
 from reports.comparisons import Comparison, Comparisons
 from reports.rows import Row
 from rmt.plan import Plan
@@ -24,23 +24,23 @@ class Table(NamedTuple):
     notes: list[str]
 
 
-def method_name(plan: Plan, scores: Scores, method: str) -> str:
+def method_name(plan: Plan, scores: Measure, method: str) -> str:
     """Display name for the first column."""
     name = text.escaped(plan.display(method)) + (ORACLE if scores.oracle(method) else "")
     return f"{name} (control)" if method == plan.control else name
 
 
-def _best(values: Mapping[str, float]) -> set[str]:
+def best_of(values: Mapping[str, float]) -> set[str]:
     """Methods that share the highest value as printed: what the page shows as equal is not told apart."""
     shown = {method: f"{value:.1f}" for method, value in values.items()}
     top = max((float(value) for value in shown.values()), default=math.nan)
     return {method for method, value in shown.items() if float(value) == top}
 
 
-def best_methods(plan: Plan, scores: Scores, shots: int) -> set[str]:
+def best_methods(plan: Plan, scores: Measure, shots: int) -> set[str]:
     """Methods with the highest mean over datasets; one whose settings were chosen on the test set does not compete."""
-    means = {method: scores.mean(method, shots) for method in plan.methods if not scores.oracle(method)}
-    return _best({method: mean for method, mean in means.items() if mean is not None})
+    means = {method: scores.mean(method, shots) for method in scores.methods if not scores.oracle(method)}
+    return best_of({method: mean for method, mean in means.items() if mean is not None})
 
 
 def _seeds(plan: Plan) -> str:
@@ -60,7 +60,7 @@ def too_small_note(family: Sequence[Comparison], unit: str) -> str:
     )
 
 
-def family_notes(scores: Scores, tests: Comparisons, all_levels: Sequence[int]) -> list[str]:
+def family_notes(scores: Measure, tests: Comparisons, all_levels: Sequence[int]) -> list[str]:
     """Test, n, family size and refusals of the tests across datasets; one note for levels that agree."""
     plan = scores.plan
     grouped: dict[tuple[str, str, int], list[str]] = {}
@@ -89,7 +89,7 @@ def summary(scores: Scores, tests: Comparisons) -> Table:
     best = {shots: best_methods(plan, scores, shots) for shots in levels(plan)}
     body = []
     unflipped = 0
-    for method in plan.methods:
+    for method in scores.methods:
         row = [method_name(plan, scores, method)]
         for shots in levels(plan):
             mean = scores.mean(method, shots)
@@ -140,15 +140,15 @@ def dataset_table(scores: Scores, tests: Comparisons, dataset: str) -> Table:
     """Methods by shots on one dataset: mean and population standard deviation over seeds, marks within the dataset."""
     plan = scores.plan
     shots_list = shot_levels(plan)
-    found = {(m, shots): scores.cell(m, dataset, shots) for m in plan.methods for shots in shots_list}
+    found = {(m, shots): scores.cell(m, dataset, shots) for m in scores.methods for shots in shots_list}
     best = {
-        shots: _best(
-            {m: found[m, shots].mean for m in plan.methods if found[m, shots].complete and not scores.oracle(m)}
+        shots: best_of(
+            {m: found[m, shots].mean for m in scores.methods if found[m, shots].complete and not scores.oracle(m)}
         )
         for shots in shots_list
     }
     body = []
-    for method in plan.methods:
+    for method in scores.methods:
         row = [method_name(plan, scores, method)]
         for shots in shots_list:
             cell = found[method, shots]
@@ -170,8 +170,8 @@ def dataset_table(scores: Scores, tests: Comparisons, dataset: str) -> Table:
     return Table(text.table(["Method", *map(level_name, shots_list)], body), notes)
 
 
-def within_note(plan: Plan, families: Sequence[Sequence[Comparison]]) -> str:
-    """n, test and family size of the tests within one dataset or several."""
+def within_note(plan: Plan, families: Sequence[Sequence[Comparison]], per: str = "number of shots") -> str:
+    """n, test and family size of the tests within one dataset or several; `per` says what has a family of its own."""
     tested = [one for family in families for one in family if one.n]
     if not tested:
         return "Nothing could be compared."
@@ -184,17 +184,17 @@ def within_note(plan: Plan, families: Sequence[Sequence[Comparison]]) -> str:
         )
     images = text.spread(one.n for one in tested)
     return (
-        f"Marks: sign-flip permutation test against {plan.display(plan.control)} over n = {images} test images "
-        f"({plan.config['resamples']:,} resamples), Holm within a family of {sizes} comparisons per number of shots."
+        f"Marks: sign-flip permutation test against {plan.display(tested[0].control)} over n = {images} test images "
+        f"({plan.config['resamples']:,} resamples), Holm within a family of {sizes} comparisons per {per}."
         f"{refusal}"
     )
 
 
-def across_table(scores: Scores, tests: Comparisons, shots: int) -> Table:
+def across_table(scores: Measure, tests: Comparisons, shots: int) -> Table:
     """Every method against the control over datasets, at one number of shots or on average."""
     plan = scores.plan
     body = []
-    for method in others(plan):
+    for method in scores.others:
         one = tests.across(method, shots)
         if one is None or not one.n:
             body.append([method_name(plan, scores, method), *[text.MISSING] * 8])
@@ -225,22 +225,25 @@ def across_table(scores: Scores, tests: Comparisons, shots: int) -> Table:
     return Table(text.table([*header, "verdict"], body), notes)
 
 
+def difference(one: Comparison | None) -> str:
+    """A cell of a matrix of comparisons: points with the mark, the interval, the corrected p."""
+    if one is None or not one.n:
+        return text.MISSING
+    p = f"p {text.p_value(one.p_holm)}".replace("p <", "p<")
+    return (
+        f"{text.points(one.mean_difference)}{one.mark}"
+        f"<br><sub>{text.interval(one.low, one.high)}</sub><br><sub>{p}</sub>"
+    )
+
+
 def within_matrix(scores: Scores, tests: Comparisons, shots: int, link: str) -> Table:
     """Methods by datasets at one number of shots: difference to the control with its interval, marked."""
     plan = scores.plan
     body = []
-    for method in others(plan):
+    for method in scores.others:
         row = [method_name(plan, scores, method)]
         for dataset in scores.datasets:
-            one = tests.within(method, dataset, shots)
-            if one is None or not one.n:
-                row.append(text.MISSING)
-                continue
-            p = f"p {text.p_value(one.p_holm)}".replace("p <", "p<")
-            row.append(
-                f"{text.points(one.mean_difference)}{one.mark}"
-                f"<br><sub>{text.interval(one.low, one.high)}</sub><br><sub>{p}</sub>"
-            )
+            row.append(difference(tests.within(method, dataset, shots)))
         body.append(row)
     header = ["Method", *(f"[{dataset_name(name)}]({link.format(dataset=name)})" for name in scores.datasets)]
     families = [tests.family("within", dataset, shots) for dataset in scores.datasets]
@@ -260,7 +263,7 @@ def within_table(scores: Scores, tests: Comparisons, dataset: str, shots: int) -
     """Every method against the control on one dataset at one number of shots, with McNemar's p by seed."""
     plan = scores.plan
     body = []
-    for method in others(plan):
+    for method in scores.others:
         one = tests.within(method, dataset, shots)
         if one is None or not one.n:
             body.append([method_name(plan, scores, method), *[text.MISSING] * 7])
@@ -296,7 +299,8 @@ def seeds_table(scores: Scores, rows: Sequence[Row], dataset: str) -> Table:
     plan = scores.plan
     seeds = plan.config["seeds"]
     body = []
-    for method, planned in plan.methods.items():
+    for method in scores.methods:
+        planned = plan.methods[method]
         for shots in shot_levels(plan) if planned.entry.few_shot else [0]:
             cell = scores.cell(method, dataset, shots)
             mine = [

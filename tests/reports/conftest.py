@@ -6,7 +6,7 @@ from reports import collect
 from reports.compare import compare
 from reports.comparisons import Comparison
 from rmt.plan import Plan
-from tests.reports.synthetic import make_plan, write_results
+from tests.reports.synthetic import GENERAL, make_plan, write_results
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +33,16 @@ def full_tests(full: Plan) -> list[Comparison]:
 @pytest.fixture(scope="session")
 def pair_tests(pair: Plan) -> list[Comparison]:
     return compare(pair, collect.collect(pair))
+
+
+@pytest.fixture(scope="session")
+def general(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    """All four protocols, two sources, two stacks; nothing missing. Do not write to it."""
+    plan = make_plan(tmp_path_factory.mktemp("general"), **GENERAL)
+    write_results(plan)
+    return plan
+
+
+@pytest.fixture(scope="session")
+def general_tests(general: Plan) -> list[Comparison]:
+    return compare(general, collect.collect(general))

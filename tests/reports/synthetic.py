@@ -28,6 +28,11 @@ LEVEL = {
 }
 
 
+# The same at every number of shots, where the images are of classes or datasets that were not trained on.
+ELSEWHERE = {"zero_shot": 16, "clip_adapter": 17, "r_amt": 15, "amt": 10, "coop": 12, "tip_adapter": 18}
+LEVEL["clip_adapter"] = (18, 24)
+
+
 def digest(*names: object) -> str:
     return hashlib.sha256("/".join(map(str, names)).encode()).hexdigest()
 
@@ -39,18 +44,32 @@ def right(run: Identity) -> np.ndarray:
     """
     low, high = LEVEL[run.method.split("+")[0]]
     level = low if run.shots <= 2 else high
-    shift = DATASETS.index(run.dataset) - 2
-    wobble = {0: 0, 1: -1, 2: 0, 3: 1}[run.seed]
-    return np.arange(IMAGES) < level + shift + wobble
+    return np.arange(IMAGES) < level + shift(run.dataset) + WOBBLE[run.seed]
 
 
-def record(plan: Plan, run: Identity, correct: np.ndarray, **changes: Any) -> dict[str, Any]:
-    """A valid record; `changes` replace fields by dotted path with `__` for the dot."""
-    method = plan.methods[run.method]
-    masks = method.entry.masks
-    few_shot = method.entry.few_shot
+WOBBLE = {0: 0, 1: -1, 2: 0, 3: 1}
+"""Images more by seed; 0 is the run without one."""
+
+
+def shift(dataset: str) -> int:
+    """Images more by dataset."""
+    return DATASETS.index(dataset) - 2 if dataset in DATASETS else 0
+
+
+def right_on(run: Identity, eval_set: str) -> np.ndarray:
+    """(images,) whether the run is right on one of its evaluation sets; `new` has 10 images less."""
+    if eval_set in ("test", "base"):
+        return right(run)
+    level = ELSEWHERE[run.method.split("+")[0]] + WOBBLE[run.seed]
+    if eval_set == "new":
+        return np.arange(IMAGES - 10) < level - shift(run.dataset)
+    return np.arange(IMAGES) < level + shift(eval_set)
+
+
+def scores(correct: np.ndarray) -> dict[str, Any]:
+    """Metrics of an evaluation set."""
     accuracy = 100 * float(correct.mean())
-    scores = {
+    return {
         "images": len(correct),
         "correct": int(correct.sum()),
         "accuracy": accuracy,
@@ -58,6 +77,13 @@ def record(plan: Plan, run: Identity, correct: np.ndarray, **changes: Any) -> di
         "cross_entropy": 1.5,
         "calibration_error": 4.0,
     }
+
+
+def record(plan: Plan, run: Identity, correct: Mapping[str, np.ndarray], **changes: Any) -> dict[str, Any]:
+    """A valid record; `correct` by evaluation set; `changes` replace fields by dotted path with `__` for the dot."""
+    method = plan.methods[run.method]
+    masks = method.entry.masks
+    few_shot = method.entry.few_shot
     values: dict[str, Any] = {
         "schema": 2,
         "identity": run.as_dict(),
@@ -84,7 +110,8 @@ def record(plan: Plan, run: Identity, correct: np.ndarray, **changes: Any) -> di
             "images": 8 if few_shot else 0,
         },
         # A validation accuracy that would be seen at once if it ever entered a table.
-        "metrics": {"test": scores, "val": scores | {"images": 8, "correct": 8, "accuracy": 99.9}},
+        "metrics": {name: scores(part) for name, part in correct.items()}
+        | {"val": scores(np.ones(8, dtype=bool)) | {"accuracy": 99.9}},
         "tuning": {
             "optimisation_steps": 120 if masks else 0,
             "trainable_parameters": 196608 if masks else 1290,
@@ -125,29 +152,36 @@ def record(plan: Plan, run: Identity, correct: np.ndarray, **changes: Any) -> di
 
 
 def write_run(
-    plan: Plan, run: Identity, correct: np.ndarray | None = None, changes: Mapping[str, Any] | None = None
+    plan: Plan,
+    run: Identity,
+    correct: np.ndarray | Mapping[str, np.ndarray] | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a run: record.json and predictions.parquet with a test and a validation part, in shuffled order."""
-    correct = right(run) if correct is None else correct
+    """Write a run: record.json and predictions.parquet with its evaluation sets and a validation part, in shuffled
+    order. `correct` is of its first evaluation set, or by evaluation set."""
+    sets = plan.evaluation_sets(run.protocol, run.dataset)
+    known = correct if isinstance(correct, Mapping) else {} if correct is None else {sets[0]: correct}
+    parts = {name: known[name] if name in known else right_on(run, name) for name in sets}
     folder = run.folder(Path(plan.config["results_folder"]))
     folder.mkdir(parents=True, exist_ok=True)
-    labels = np.arange(len(correct)) % CLASSES
-    predicted = np.where(correct, labels, (labels + 1) % CLASSES)
-    test = pandas.DataFrame(
-        {
-            "eval_set": "test",
-            "path": [f"{run.dataset}/{index:04d}.png" for index in range(len(correct))],
+    frames = []
+    for name, part in parts.items():
+        labels = np.arange(len(part)) % CLASSES
+        place = run.dataset if name in ("test", "base", "new") else name
+        values = {
+            "eval_set": name,
+            "path": [f"{place}/{index:04d}.png" for index in range(len(part))],
             "label": labels,
-            "predicted": predicted,
+            "predicted": np.where(part, labels, (labels + 1) % CLASSES),
             "probability": 0.5,
             "confidence": 0.5,
-            "margin": np.where(correct, 1.0, -1.0),
+            "margin": np.where(part, 1.0, -1.0),
         }
-    )
-    order = np.random.default_rng(run.seed).permutation(len(correct))
-    frame = pandas.concat([test.iloc[:8].assign(eval_set="val", predicted=labels[:8]), test.iloc[order]])
-    frame.to_parquet(folder / "predictions.parquet", index=False)
-    (folder / "record.json").write_text(json.dumps(record(plan, run, correct, **(changes or {}))))
+        order = np.random.default_rng(run.seed).permutation(len(part))
+        frames.append(pandas.DataFrame(values).iloc[order])
+    val = frames[0].iloc[:8].assign(eval_set="val")
+    pandas.concat([val.assign(predicted=val["label"]), *frames]).to_parquet(folder / "predictions.parquet", index=False)
+    (folder / "record.json").write_text(json.dumps(record(plan, run, parts, **(changes or {}))))
     return folder
 
 
@@ -173,3 +207,15 @@ def write_results(plan: Plan, leave_out: Callable[[Identity], bool] = lambda run
 
 def plan_json(plan: Plan) -> str:
     return json.dumps(dict(plan.config))
+
+
+GENERAL = {
+    "protocols": ["few_shot", "base_to_new", "domain_shift", "cross_dataset"],
+    "datasets": ["digits", "letters", "displays", "imagenet"],
+    "sources": ["digits", "letters"],
+    "methods": {
+        label: {}
+        for label in ("zero_shot", "tip_adapter", "clip_adapter", "coop", "amt", "r_amt", "coop+r_amt", "r_amt+coop")
+    },
+}
+"""Every protocol, a method that is bound to its classes, and stacks in both orders."""

@@ -81,7 +81,7 @@ def test_not_a_records_csv(full: Plan, tmp_path: Path) -> None:
 
 def test_scores(full: Plan) -> None:
     found = collect.collect(full)
-    assert settings(full, found) == [SETTING]
+    assert settings(full) == [SETTING]
     scores = Scores(full, found, SETTING)
     cell = scores.cell("r_amt", "digits", 16)
     assert cell.accuracies == {1: 62.5, 2: 65.0, 3: 67.5}

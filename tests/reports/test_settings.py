@@ -21,12 +21,13 @@ PLAN = check(
 def rows(label: str, digits: float, letters: float) -> list[dict]:
     """Two seeds one point around the given accuracy; test rows that would turn the choice round."""
     return [
-        {"method": label, "shots": shots, "dataset": dataset, "seed": seed, "eval_set": part, "accuracy": value}
+        {"protocol": "few_shot", "method": label, "shots": shots, "dataset": dataset, "seed": seed, "eval_set": part,
+         "accuracy": value}
         for dataset, level in (("digits", digits), ("letters", letters))
         for shots in (2, 8)
         for seed, shift in ((1, -1), (2, 1))
         for part, value in (("val", level + shots + shift), ("test", 100 - level))
-    ]
+    ]  # fmt: skip
 
 
 def test_the_best_on_validation_is_bold_and_test_rows_are_not_read() -> None:
