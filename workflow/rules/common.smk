@@ -18,6 +18,8 @@ DATA = PLAN.config["data_folder"]
 RESULTS = PLAN.config["results_folder"]
 REPORT = f"{PLAN.config['reports_folder']}/{BENCHMARK}"
 THREADS = PLAN.config["threads"]
+# GPUs of a job that runs the towers: one, or none when the config forbids it.
+GPUS = 0 if PLAN.config["device"] == "cpu" else 1
 SHOTS, SEEDS = PLAN.config["shots"], PLAN.config["seeds"]
 # In the config's own order, which tables, legends and colours follow.
 PLAN_JSON = json.dumps(dict(PLAN.config))
@@ -189,3 +191,13 @@ def records_below(wildcards, grouping):
         if name not in fixed
     }
     return expand(f"{RUN}/record.json", **(fixed | axes))
+
+
+def job_memory(wildcards, attempt):
+    """Megabytes that a cluster sets aside for a job; every further attempt gets as much again."""
+    return 8000 * attempt
+
+
+def job_runtime(wildcards, attempt):
+    """Minutes after which a cluster ends a job; every further attempt gets as much again."""
+    return 60 * attempt

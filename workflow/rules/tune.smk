@@ -21,7 +21,9 @@ rule encode:
         "../envs/rmt-bench.yaml"
     threads: THREADS
     resources:
-        gpu=0 if PLAN.config["device"] == "cpu" else 1,
+        gpu=GPUS,
+        mem_mb=job_memory,
+        runtime=job_runtime,
     params:
         images=image_folder,
         views=PLAN.config["views"],
@@ -48,6 +50,9 @@ rule fit_once:
     conda:
         "../envs/rmt-bench.yaml"
     threads: THREADS
+    resources:
+        mem_mb=job_memory,
+        runtime=job_runtime,
     params:
         benchmark=BENCHMARK,
         own_backbone=own_backbone,
@@ -79,6 +84,9 @@ rule fit_features:
     conda:
         "../envs/rmt-bench.yaml"
     threads: THREADS
+    resources:
+        mem_mb=job_memory,
+        runtime=job_runtime,
     params:
         benchmark=BENCHMARK,
         own_backbone=own_backbone,
@@ -124,7 +132,9 @@ rule fit_images:
         "../envs/rmt-bench.yaml"
     threads: THREADS
     resources:
-        gpu=0 if PLAN.config["device"] == "cpu" else 1,
+        gpu=GPUS,
+        mem_mb=job_memory,
+        runtime=job_runtime,
     params:
         images=image_folder,
         benchmark=BENCHMARK,
