@@ -4,6 +4,7 @@ import re
 import shlex
 
 from rmt import registry
+from rmt.cost import request
 from rmt.plan import ConfigError, check
 from rmt.records import FILES
 
@@ -193,11 +194,15 @@ def records_below(wildcards, grouping):
     return expand(f"{RUN}/record.json", **(fixed | axes))
 
 
-def job_memory(wildcards, attempt):
-    """Megabytes that a cluster sets aside for a job; every further attempt gets as much again."""
-    return 8000 * attempt
+def job_memory(kind):
+    """Megabytes that a cluster sets aside for a job of a rule; every further attempt gets as much again."""
+    return lambda wildcards, attempt: (
+        request(PLAN, kind, **dict(wildcards)).memory * attempt
+    )
 
 
-def job_runtime(wildcards, attempt):
-    """Minutes after which a cluster ends a job; every further attempt gets as much again."""
-    return 60 * attempt
+def job_runtime(kind):
+    """Minutes after which a cluster ends a job of a rule; every further attempt gets as much again."""
+    return lambda wildcards, attempt: (
+        request(PLAN, kind, **dict(wildcards)).runtime * attempt
+    )

@@ -22,8 +22,8 @@ rule encode:
     threads: THREADS
     resources:
         gpu=GPUS,
-        mem_mb=job_memory,
-        runtime=job_runtime,
+        mem_mb=job_memory("encode"),
+        runtime=job_runtime("encode"),
     params:
         images=image_folder,
         views=PLAN.config["views"],
@@ -51,8 +51,8 @@ rule fit_once:
         "../envs/rmt-bench.yaml"
     threads: THREADS
     resources:
-        mem_mb=job_memory,
-        runtime=job_runtime,
+        mem_mb=job_memory("fit_once"),
+        runtime=job_runtime("fit_once"),
     params:
         benchmark=BENCHMARK,
         own_backbone=own_backbone,
@@ -85,8 +85,8 @@ rule fit_features:
         "../envs/rmt-bench.yaml"
     threads: THREADS
     resources:
-        mem_mb=job_memory,
-        runtime=job_runtime,
+        mem_mb=job_memory("fit_features"),
+        runtime=job_runtime("fit_features"),
     params:
         benchmark=BENCHMARK,
         own_backbone=own_backbone,
@@ -133,8 +133,8 @@ rule fit_images:
     threads: THREADS
     resources:
         gpu=GPUS,
-        mem_mb=job_memory,
-        runtime=job_runtime,
+        mem_mb=job_memory("fit_images"),
+        runtime=job_runtime("fit_images"),
     params:
         images=image_folder,
         benchmark=BENCHMARK,
