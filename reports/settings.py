@@ -30,7 +30,10 @@ def mean_accuracies(plan: Plan, found: Sequence[Row]) -> dict[tuple[str, int], f
 
 
 def table(plan: Plan, found: Sequence[Row]) -> str:
-    """Markdown: a row per label, a column per number of shots, their mean; the best label of each method in bold."""
+    """Markdown: a row per label, a column per number of shots, their mean; the best label of each method in bold.
+
+    A recipe that selects on the test set has nothing to choose here, and no bold.
+    """
     means, shots = mean_accuracies(plan, found), plan.config["shots"]
     averages = {
         label: fmean(means[label, one] for one in shots)
@@ -39,7 +42,7 @@ def table(plan: Plan, found: Sequence[Row]) -> str:
     }
     best = {
         use: max((label for label in averages if plan.methods[label].use == use), key=lambda label: averages[label])
-        for use in {plan.methods[label].use for label in averages}
+        for use in {plan.methods[label].use for label in averages if not plan.methods[label].entry.oracle}
     }
     body = []
     for label, method in plan.methods.items():

@@ -58,6 +58,9 @@ gradients, the draws of the gate, the gated gradient, and two for what lives in 
 BATCH = 256
 """Images of an evaluation batch (`rmt.backbones.Clip.encode_images`)."""
 
+SEARCH_PART = 4096
+"""Images that Tip-Adapter's search looks at together (`rmt.methods.tip_adapter.PART`)."""
+
 TEXT_BATCH = 256
 """Prompts that are encoded at once."""
 
@@ -125,7 +128,9 @@ def _head_bytes(one: Cell, module: str) -> float:
         found += 3 * one.train * one.classes + 24 * 2 * width * one.classes  # logits; ten pairs of L-BFGS in float64
     if module in counts.TEST_FEATURE_METHODS:
         steps = one.settings["search_steps"]
-        found += 2 * one.val * one.train + 3 * steps[1] * one.val * one.classes
+        # A search looks at a part of its images at a time, and at the test images only where a setting says so.
+        searched = min(largest if one.settings.get("search_on") == "test" else one.val, SEARCH_PART)
+        found += 2 * searched * one.train + 3 * steps[1] * searched * one.classes
         found += one.train * (one.classes + 5 * width) + 3 * largest * one.train
     return FLOAT * found
 

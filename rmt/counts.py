@@ -7,7 +7,7 @@ images, no two samples share an image.
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +248,26 @@ def _tip_adapter_f(one: Cell) -> Count:
     return _tip_adapter(one) + Count(0, steps, trained, heads=training)
 
 
+def _tip_adapter_f_test_oracle(one: Cell) -> Count:
+    """As Tip-Adapter-F, and a look at the test images after every epoch; perhaps the search on them too."""
+    test, settings = one.asked[0][0], one.settings
+    looks = settings["epochs"] * (_cache(one, test) + _classify(one, test))
+    searched = test if settings["search_on"] == "test" else one.val
+    return _tip_adapter_f(replace(one, val=searched)) + Count(heads=looks)
+
+
+def _taskres(one: Cell) -> Count:
+    """Logits forward, and backward to the class weights; images get no gradient."""
+    steps, trained = one.batches()
+    return Count(1, steps, trained, heads=2 * _classify(one, trained))
+
+
+def _lp_plus_plus(one: Cell) -> Count:
+    """Two products of logits forward, one backward to the weights, and both again on the validation images."""
+    steps, trained = one.batches()
+    return Count(1, steps, trained, heads=steps * (3 * _classify(one, one.train) + 2 * _classify(one, one.val)))
+
+
 def _head(one: Cell) -> Count:
     """A method on features of which nothing else is known: logits forward, and backward to weights and inputs."""
     steps, trained = one.batches(drop_last=False)
@@ -265,10 +285,17 @@ FEATURE_METHODS: dict[str, Callable[[Cell], Count]] = {
     "rmt.methods.clip_adapter": _clip_adapter,
     "rmt.methods.tip_adapter": _tip_adapter,
     "rmt.methods.tip_adapter_f": _tip_adapter_f,
+    "rmt.methods.tip_adapter_f_test_oracle": _tip_adapter_f_test_oracle,
+    "rmt.methods.taskres": _taskres,
+    "rmt.methods.lp_plus_plus": _lp_plus_plus,
 }
 """How each method counts, by its module; any other counts as `_whole_towers` or `_head`."""
 
-TEST_FEATURE_METHODS = ("rmt.methods.tip_adapter", "rmt.methods.tip_adapter_f")
+TEST_FEATURE_METHODS = (
+    "rmt.methods.tip_adapter",
+    "rmt.methods.tip_adapter_f",
+    "rmt.methods.tip_adapter_f_test_oracle",
+)
 """Those whose answers cost as much as their cache is large."""
 
 

@@ -146,6 +146,15 @@ TIP_ADAPTER_F: dict[str, Default] = TIP_ADAPTER | {
 }
 
 
+def _tip_search_on(dataset: str, shots: int) -> str:
+    return "test" if dataset == "imagenet" else "val"
+
+
+TIP_ADAPTER_F_TEST_ORACLE: dict[str, Default] = TIP_ADAPTER_F | {
+    "search_on": Default(_tip_search_on, _TIP_CODE + ", main_imagenet.py: 'test' on ImageNet; 'val' on the others"),
+}
+
+
 def _taskres_learning_rate(dataset: str, shots: int) -> float:
     return 2e-4 if dataset == "imagenet" else 2e-3
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rmt import features, methods, records
 from rmt.data import BadData, Pack, Sample, check_transform, read_pack
-from rmt.methods import EvaluationSet, Foundation, Task
+from rmt.methods import EvaluationSet, Foundation, Oracle, Task
 from rmt.plan import PlannedMethod
 from rmt.resume import Progress
 
@@ -54,7 +54,7 @@ class Images:
 
 @dataclass(frozen=True)
 class Question:
-    """An evaluation set with its labels, which only the suite sees.
+    """An evaluation set with its labels, which only the suite sees (and methods named `_test_oracle`).
 
     `columns` is for a method that is bound to the classes it was trained on and answers for those: for every class of
     the set, the trained classes of the same name.
@@ -318,6 +318,12 @@ def prepare(
 ) -> tuple[Task, list[Question]]:
     """The task of one run, and all that it is asked, the few-shot validation images last."""
     if job.reads_features:
-        return _on_features(job, sample, settings, progress)
-    assert sample is not None, "a method that needs images uses a few-shot sample"
-    return _on_images(job, sample, settings, progress)
+        task, questions = _on_features(job, sample, settings, progress)
+    else:
+        assert sample is not None, "a method that needs images uses a few-shot sample"
+        task, questions = _on_images(job, sample, settings, progress)
+    if job.method.entry.oracle:
+        # The only place where a method is given evaluation labels, and its name says so.
+        test = questions[0]
+        task.oracle = Oracle(lambda: test.asked.features, test.labels)
+    return task, questions

@@ -40,6 +40,20 @@ class PlannedMethod:
     below: str | None
     overrides: Mapping[str, Any]
 
+    def __post_init__(self) -> None:
+        """Only a recipe that selects on the test set may be called so, and it must.
+
+        Raises:
+            ConfigError: the label hides it, or claims it wrongly.
+        """
+        says = self.label.partition("+")[0].endswith(registry.ORACLE)
+        if self.use in registry.METHODS and says != self.entry.oracle:
+            does, must = ("selects", "must") if self.entry.oracle else ("does not select", "may not")
+            raise ConfigError(
+                f"key 'methods.{self.label}': {self.use!r} {does} on the test set, so its label {must} end in "
+                f"{registry.ORACLE!r}"
+            )
+
     @property
     def entry(self) -> registry.Method:
         """The registry's entry."""

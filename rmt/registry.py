@@ -24,7 +24,9 @@ class Method:
 
     `needs` is what a run reads: cached frozen "features" only, or the "images" and the towers. `transfers` says whether
     it can answer for classes that it was not trained on; `bound_by` names a hyperparameter that, when true, takes that
-    away. `offers` is what others may stand on, `stands_on` what it may itself stand on.
+    away. `offers` is what others may stand on, `stands_on` what it may itself stand on. `oracle` marks a published
+    recipe that selects on the test set, which it is shown: its name, and every label it runs under, end in
+    `_test_oracle`.
     """
 
     label: str
@@ -37,6 +39,7 @@ class Method:
     bound_by: str | None = None
     offers: Part | None = None
     stands_on: tuple[Part, ...] = ()
+    oracle: bool = False
 
     @property
     def masks(self) -> bool:
@@ -95,6 +98,9 @@ def _openai(label: str, architecture: str) -> Backbone:
     """OpenAI's weights were trained with QuickGELU; under its plain names open_clip would run them with GELU."""
     return Backbone(f"CLIP {label}", f"{architecture}-quickgelu", "openai", 224, _CLIP)
 
+
+ORACLE = "_test_oracle"
+"""How the label of a recipe ends that selects on the test set, and of no other."""
 
 BACKBONES: dict[str, Backbone] = {
     "tiny_clip": Backbone(
@@ -212,6 +218,15 @@ METHODS: dict[str, Method] = {
         citation=_TIP_ADAPTER,
         defaults=defaults.TIP_ADAPTER_F,
         stands_on=("tower",),
+    ),
+    "tip_adapter_f_test_oracle": Method(
+        label="Tip-Adapter-F (selected on test)",
+        module="rmt.methods.tip_adapter_f_test_oracle",
+        needs="features",
+        citation=_TIP_ADAPTER,
+        defaults=defaults.TIP_ADAPTER_F_TEST_ORACLE,
+        stands_on=("tower",),
+        oracle=True,
     ),
     "taskres": Method(
         label="TaskRes",

@@ -28,6 +28,7 @@ from tests.toy import short
 
 PHOTOGRAPHS = SHARED / "dtd10"
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
 pytestmark = pytest.mark.skipif(not (PHOTOGRAPHS / "split.json").is_file(), reason="the photographs are not at hand")
 
 

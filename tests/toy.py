@@ -1,6 +1,7 @@
 """A toy dataset from scikit-learn's digits, written as `data_prep` writes: images, sample files, a pack, features."""
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from rmt.job import Job
 from rmt.methods import Task
 from rmt.plan import PlannedMethod
 from rmt.records import write_json
+from rmt.resume import Learner, Progress, Row
 
 CLASSES = ("zero", "one", "two", "three")
 TEMPLATE = "a photo of the digit {}."
@@ -117,6 +119,19 @@ def job(folder: Path, method: str, results: str = "again", **overrides: object) 
 
 def run_folder(folder: Path, method: str, shots: int, seed: int, results: str = "results") -> Path:
     return folder / results / "toy/runs/few_shot/tiny_clip/digits" / method / f"{shots}shot" / f"seed{seed}"
+
+
+class StoppedAt(Progress):
+    """The process is told to stop at a step."""
+
+    def __init__(self, folder: Path, at: int) -> None:
+        super().__init__(folder, 1e9)
+        self.at = at
+
+    def after_step(self, stage: str, learner: Learner, curve: list[Row]) -> None:
+        if len(curve) == self.at:
+            self.stop.signal = signal.SIGTERM
+        super().after_step(stage, learner, curve)
 
 
 def task(

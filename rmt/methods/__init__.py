@@ -6,10 +6,11 @@ A method is a module with two functions:
     answer(task, adapter, chosen)        -> a function from an evaluation set to logits
 
 `Tuned.adapter` and `Tuned.chosen` are what is stored; every answer, in the run itself or years later, is given by
-`answer` from these alone. A method never sees evaluation labels and never scores itself. A method that others may stand
-on has a third function, `stand_on(clip, adapter, settings) -> Foundation`. Two things are for the export of a run:
-`fold(clip, adapter) -> clip`, a copy with what was learnt inside its weights, for a method that then answers by CLIP's
-own logits; and `LOGITS`, the equation of its logits in the names of its adapter's tensors.
+`answer` from these alone. A method never sees evaluation labels and never scores itself; the one exception are recipes
+that their authors selected on the test set, registered with `oracle` under a name that ends in `_test_oracle`. A method
+that others may stand on has a third function, `stand_on(clip, adapter, settings) -> Foundation`. Two things are for the
+export of a run: `fold(clip, adapter) -> clip`, a copy with what was learnt inside its weights, for a method that then
+answers by CLIP's own logits; and `LOGITS`, the equation of its logits in the names of its adapter's tensors.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -72,6 +73,19 @@ class EvaluationSet:
         return functional.normalize(self.read_text(), dim=-1)
 
 
+@dataclass(frozen=True)
+class Oracle:
+    """The test images with their labels [N]; only methods registered with `oracle` are given them."""
+
+    read_features: Callable[[], Tensor]
+    labels: Tensor
+
+    @cached_property
+    def features(self) -> Tensor:
+        """Image features [N, d] of the task's tower, not normalised."""
+        return self.read_features()
+
+
 Answer = Callable[[EvaluationSet], Tensor]
 """Logits [N, C] for the images and classes of an evaluation set."""
 
@@ -82,7 +96,7 @@ class Task:
 
     `features` and `text` are those of what the task stands on (a mask-tuned tower, or learnt prompts, for a stack).
     `clip`, `encode_text` and `images` (the folder of the training images) are None for methods that need features only.
-    `progress` keeps the state of long trainings.
+    `progress` keeps the state of long trainings. `oracle` is None but for methods whose name says `_test_oracle`.
     """
 
     sample: Sample | None
@@ -97,6 +111,7 @@ class Task:
     images: Path | None = None
     workers: int = 0
     progress: Progress = field(default_factory=Progress)
+    oracle: Oracle | None = None
 
     @cached_property
     def features(self) -> Features:
@@ -149,7 +164,7 @@ class Tuned:
 
     adapter: dict[str, Tensor] = field(default_factory=dict)
     chosen: dict[str, Any] = field(default_factory=dict)
-    """Hyperparameters picked on the few-shot validation images; JSON."""
+    """What `rule` picked; JSON."""
     curve: list[dict[str, float]] = field(default_factory=list)
     steps: int = 0
     trainable_parameters: int = 0

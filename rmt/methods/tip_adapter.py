@@ -33,6 +33,10 @@ def cache_logits(features: Tensor, keys: Tensor, values: Tensor, beta: float, al
     return alpha * torch.exp(-beta * (1 - features @ keys.T)) @ values
 
 
+PART = 4096
+"""Images whose logits at all alphas are in memory at a time: of ImageNet's test images they would be 4 GB."""
+
+
 def grid(scale: float, steps: int) -> list[float]:
     """Search values: 0.1 + i (scale - 0.1) / steps, the upper end excluded."""
     return [index * (scale - 0.1) / steps + 0.1 for index in range(steps)]
@@ -59,12 +63,13 @@ def search(
         steps: grid sizes of (beta, alpha).
     """
     betas, alphas = grid(scale[0], steps[0]), grid(scale[1], steps[1])
-    distance = 1 - features @ keys.T
     found = torch.zeros(len(betas), len(alphas), dtype=torch.int32)
-    for row, beta in enumerate(betas):
-        cache = torch.exp(-beta * distance) @ values
-        logits = zero_shot + torch.tensor(alphas).view(-1, 1, 1) * cache
-        found[row] = (logits.argmax(-1) == labels).sum(1)
+    for part in torch.arange(len(features)).split(PART):
+        distance = 1 - features[part] @ keys.T
+        for row, beta in enumerate(betas):
+            cache = torch.exp(-beta * distance) @ values
+            logits = zero_shot[part] + torch.tensor(alphas).view(-1, 1, 1) * cache
+            found[row] += (logits.argmax(-1) == labels[part]).sum(1)
     # The first maximum in row-major order is what a strictly-better rule with beta outside and alpha inside keeps.
     best = int(found.reshape(-1).argmax())
     return betas[best // len(alphas)], alphas[best % len(alphas)], found

@@ -7,7 +7,11 @@ throughout (in their float16 the second moment underflows, which makes it anothe
 image and epoch, where theirs crops anew.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from rmt import train
@@ -15,38 +19,83 @@ from rmt.data import EpochBatches
 from rmt.methods import Task, Tuned
 from rmt.methods.tip_adapter import LOGITS, answer, cache_keys, cache_logits, one_hot, searched
 from rmt.methods.zero_shot import classify
+from rmt.resume import Progress
 
 __all__ = ["LOGITS", "answer", "tune"]
 
 
+class KeyTuner(train.Learner):
+    """The cache keys with their optimiser and the order of the batches.
+
+    Args:
+        views: raw features of the augmented views [K, V, d].
+        labels: class indices [K].
+        text: L2-normalised class text features [C, d].
+        logit_scale: CLIP's.
+        settings: the hyperparameters of the method.
+        seed: decides the order of the images.
+    """
+
+    def __init__(
+        self,
+        views: Tensor,
+        labels: Tensor,
+        text: Tensor,
+        logit_scale: float,
+        settings: Mapping[str, Any],
+        seed: int,
+    ) -> None:
+        self.views, self.labels, self.text, self.logit_scale, self.settings = views, labels, text, logit_scale, settings
+        self.keys, self.values = cache_keys(views).requires_grad_(), one_hot(labels, len(text))
+        self.order = EpochBatches(len(views), settings["batch_size"], settings["epochs"], seed, drop_last=False)
+        optimiser = torch.optim.AdamW(
+            [self.keys],
+            lr=settings["learning_rate"],
+            eps=settings["adam_epsilon"],
+            weight_decay=settings["weight_decay"],
+        )
+        super().__init__({"keys": self.keys}, optimiser)
+
+    def logits(self, raw: Tensor, beta: float, alpha: float) -> Tensor:
+        """Logits [N, C] for raw features [N, d]."""
+        cache = cache_logits(functional.normalize(raw, dim=-1), self.keys, self.values, beta, alpha)
+        return classify(raw, self.text, self.logit_scale) + cache
+
+    def step(self, raw: Tensor, labels: Tensor) -> train.Row:
+        """One update on raw features [B, d] and labels [B], at the initial beta and alpha; returns the curve's row."""
+        rate = self.settings["learning_rate"] * train.cosine(self.steps, len(self.order))
+        logits = self.logits(raw, self.settings["initial_beta"], self.settings["initial_alpha"])
+        return {"loss": self.descend(functional.cross_entropy(logits, labels), rate), "learning_rate": rate}
+
+    def run(self, progress: Progress) -> list[train.Row]:
+        """All epochs; returns the curve."""
+        source = train.view_batches(self.views, self.labels, self.order)
+        return train.run(progress, self, source, lambda batch: self.step(*batch[1:]))
+
+    def facts(self, curve: list[train.Row]) -> dict[str, Any]:
+        """What `Tuned` tells of the training."""
+        return {
+            "curve": curve,
+            "steps": len(curve),
+            "trainable_parameters": self.keys.numel(),
+            "images_seen": self.settings["epochs"] * len(self.views),
+        }
+
+
+def of(task: Task) -> dict[str, Any]:
+    """The arguments of a run's `KeyTuner`."""
+    return {
+        "views": task.features.views_of(task.shots.train),
+        "labels": task.train_labels,
+        "text": task.text,
+        "logit_scale": task.logit_scale,
+        "settings": task.hyperparameters,
+        "seed": task.seed("feature batches"),
+    }
+
+
 def tune(task: Task) -> Tuned:
     """Fine-tune the keys, then search (beta, alpha)."""
-    settings, values = task.hyperparameters, one_hot(task.train_labels, len(task.classes))
-    views = task.features.views_of(task.shots.train)
-    keys = cache_keys(views).requires_grad_()
-    optimiser = torch.optim.AdamW(
-        [keys], lr=settings["learning_rate"], eps=settings["adam_epsilon"], weight_decay=settings["weight_decay"]
-    )
-    learner = train.Learner({"keys": keys}, optimiser)
-    order = EpochBatches(
-        len(views), settings["batch_size"], settings["epochs"], task.seed("feature batches"), drop_last=False
-    )
-
-    def step(batch: train.Batch) -> train.Row:
-        _, raw, labels = batch
-        rate = settings["learning_rate"] * train.cosine(learner.steps, len(order))
-        cache = cache_logits(
-            functional.normalize(raw, dim=-1), keys, values, settings["initial_beta"], settings["initial_alpha"]
-        )
-        loss = functional.cross_entropy(classify(raw, task.text, task.logit_scale) + cache, labels)
-        return {"loss": learner.descend(loss, rate), "learning_rate": rate}
-
-    curve = train.run(task.progress, learner, train.view_batches(views, task.train_labels, order), step)
-    return searched(
-        task,
-        keys.detach(),
-        curve=curve,
-        steps=len(curve),
-        trainable_parameters=keys.numel(),
-        images_seen=settings["epochs"] * len(views),
-    )
+    tuner = KeyTuner(**of(task))
+    curve = tuner.run(task.progress)
+    return searched(task, tuner.keys.detach(), **tuner.facts(curve))

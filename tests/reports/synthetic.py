@@ -27,6 +27,8 @@ LEVEL = {
     "coop": (12, 14),
 }
 
+RULES = {"linear_probe": "val", "tip_adapter": "val"}
+
 
 # The same at every number of shots, where the images are of classes or datasets that were not trained on.
 ELSEWHERE = {"zero_shot": 16, "clip_adapter": 17, "r_amt": 15, "amt": 10, "coop": 12, "tip_adapter": 18}
@@ -103,8 +105,8 @@ def record(plan: Plan, run: Identity, correct: Mapping[str, np.ndarray], **chang
         },
         "hyperparameters": method.hyperparameters(run.dataset, run.shots),
         "selection": {
-            "rule": "val" if run.method in ("linear_probe", "tip_adapter") else "fixed",
-            "checkpoint": "last" if masks or method.use == "coop" else "none",
+            "rule": "test_oracle" if method.entry.oracle else RULES.get(run.method, "fixed"),
+            "checkpoint": "last" if masks or method.use == "coop" else "best" if method.entry.oracle else "none",
             "chosen": {"C": [0.01, 1.0, 100.0][run.seed % 3]} if run.method == "linear_probe" else {},
             "candidates": 7 if run.method == "linear_probe" else 1,
             "images": 8 if few_shot else 0,

@@ -18,13 +18,14 @@ METHODS = {
     "zero_shot": {},
     "tip_adapter": {},
     "tip_adapter_f": {},
+    "tip_adapter_f_test_oracle": {},
     "r_amt": {},
     "r_amt_released": {},
     "r_amt_mine": {"use": "r_amt", "level": 0.5},
     "coop+r_amt": {},
     "linear_probe": {},
 }
-RIGHT = {"zero_shot": 0.5, "r_amt": 0.75}
+RIGHT = {"zero_shot": 0.5, "r_amt": 0.75, "tip_adapter_f_test_oracle": 0.9}
 IMAGES = 400
 
 
@@ -88,6 +89,7 @@ def test_a_cell_is_ours_less_theirs_with_the_interval_of_our_images(page: Page) 
         assert ("dtd", method, "R-AMT", 16) in mine
     for method in ("tip_adapter", "tip_adapter_f"):
         assert ("dtd", method, "Tip-Adapter", 16) in mine
+    assert not [cell for cell in mine if cell[1] == "tip_adapter_f_test_oracle"], "published on RN50 only"
     assert len(mine) == len(shared), "one published number per cell"
 
 
@@ -104,6 +106,16 @@ def test_the_pages_show_both_numbers(page: Page) -> None:
     table = index[index.index("|") : index.rindex("|") + 1].split("\n\n")[0]
     assert cells(table)["Zero-shot CLIP"][:4] == ["Zero-shot CLIP", "none", "2", "50.0"]
     assert "(EuroSAT)" in index or "(DTD)" in index
+
+
+def test_the_recipe_that_looks_at_the_test_set_is_marked_and_never_in_bold(page: Page) -> None:
+    dataset, name = (page.folder / "eurosat.md").read_text(), "Tip-Adapter-F (selected on test)"
+    for text, best in ((page.text, "**75.0** (+25.0)"), (dataset, "**75.0 ± 0.8**")):
+        lines = [line for line in text.splitlines() if line.startswith(f"| {name}°")]
+        assert "90.0" in lines[0] and not any("**" in line for line in lines)
+        assert best in next(line for line in text.splitlines() if line.startswith("| R-AMT (control)"))
+    assert f"| {name} | **the test set** (oracle) | best step |" in page.text
+    assert f"{name} was tuned on the test set; no number of theirs is in bold." in page.text
 
 
 def test_nothing_is_printed_where_no_cell_is_shared(tmp_path) -> None:

@@ -13,6 +13,7 @@ PLAN = check(
             "slow": {"use": "r_amt", "learning_rate": 1e-4},
             "fast": {"use": "r_amt", "learning_rate": 1e-3},
             "tip_adapter": {},
+            "tip_adapter_f_test_oracle": {},
         },
     }
 )
@@ -32,12 +33,14 @@ def rows(label: str, digits: float, letters: float) -> list[dict]:
 
 def test_the_best_on_validation_is_bold_and_test_rows_are_not_read() -> None:
     found = rows("slow", 40, 30) + rows("fast", 30, 42) + rows("tip_adapter", 50, 50)
+    found += rows("tip_adapter_f_test_oracle", 60, 60)
     means = settings.mean_accuracies(PLAN, found)
     assert means[("slow", 2)] == 37.0 and means[("fast", 8)] == 44.0
     lines = settings.table(PLAN, found).splitlines()
     assert lines[2] == "| `slow` | learning_rate 0.0001 | 37.0 | 43.0 | 40.0 |"
     assert lines[3] == "| `fast` | learning_rate 0.001 | 38.0 | 44.0 | **41.0** |"
     assert lines[4] == "| `tip_adapter` | defaults | 52.0 | 58.0 | **55.0** |"
+    assert lines[5] == "| `tip_adapter_f_test_oracle` | defaults | 62.0 | 68.0 | 65.0 |", "it selects on other images"
 
 
 def test_a_label_that_lacks_a_dataset_is_missing_and_never_best() -> None:

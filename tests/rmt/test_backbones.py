@@ -267,9 +267,9 @@ def test_a_tower_of_another_make_through_the_command_line(tmp_path, capsys) -> N
     assert main(["encode", *common, *one, "--output", features]) == 0
     fit = ["fit", "--benchmark", "toy", "--features", features, "--results", f"{made}/results", *common]
     assert main([*fit, "--method", "zero_shot"]) == 0
-    for method in ("linear_probe", "clip_adapter", "tip_adapter", "tip_adapter_f"):
+    for method in ("linear_probe", "clip_adapter", "tip_adapter", "tip_adapter_f", "taskres", "lp_plus_plus"):
         assert main([*fit, *one, "--method", method]) == 0
-    assert len(list((made / "results").rglob("record.json"))) == 5
+    assert len(list((made / "results").rglob("record.json"))) == 7
     capsys.readouterr()
     for method, words in (("r_amt", "no attention that mask tuning knows"), ("coop", "not the causal one of CLIP")):
         assert main([*fit, *one, "--method", method]) == 2

@@ -1,7 +1,5 @@
 """The one contract suite: every registered method, and every stack, on a toy dataset."""
 
-import signal
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -12,7 +10,7 @@ from safetensors.torch import load_file
 from rmt import evaluate, fit, masks, methods, records, registry
 from rmt.data import read_sample
 from rmt.job import prepare
-from rmt.resume import Interrupted, Learner, Progress, Row
+from rmt.resume import Interrupted, Progress
 from tests import toy
 from tests.toy import short
 
@@ -23,6 +21,7 @@ STACKS = [
     if registry.METHODS[below].offers in method.stands_on and (below == "r_amt" or name == "r_amt")
 ]
 STARTS_AT_ZERO_SHOT = ("coop", "taskres", "r_amt", "r_mmt", "r_pmt", "amt")
+ANSWERS_FROM_ITS_BEST_STEP = ("lp_plus_plus", "tip_adapter_f_test_oracle")
 
 
 @pytest.fixture(scope="module")
@@ -83,10 +82,11 @@ def test_a_method_keeps_the_contract(folder, method: str) -> None:
             total, flipped = masks.count(masks.unpack(adapter))
             assert (total, flipped) == (record["tuning"]["masks_total"], record["tuning"]["masks_flipped"])
             assert flipped == curve.masks_flipped.iloc[-1]
-        checkpoint = "best" if use == "lp_plus_plus" else "last"
+        checkpoint = "best" if use in ANSWERS_FROM_ITS_BEST_STEP else "last"
         assert record["selection"]["checkpoint"] == (checkpoint if record["tuning"]["optimisation_steps"] else "none")
         if record["selection"]["rule"] == "val":
             assert record["selection"]["images"] == 4 * shots and record["selection"]["candidates"] > 1
+        assert (record["selection"]["rule"] == "test_oracle") == registry.METHODS[use].oracle
 
         other = toy.run_folder(folder, method, shots, seed, results="again")
         assert same_run(records.read(other)) == same_run(record)
@@ -120,19 +120,6 @@ def test_what_is_stored_answers_like_the_run_itself(folder, method: str) -> None
         assert (found.predicted == expected.predicted).all() and (found.margin == expected.margin).all()
 
 
-class StoppedAt(Progress):
-    """The process is told to stop at a step."""
-
-    def __init__(self, folder: Path, at: int) -> None:
-        super().__init__(folder, 1e9)
-        self.at = at
-
-    def after_step(self, stage: str, learner: Learner, curve: list[Row]) -> None:
-        if len(curve) == self.at:
-            self.stop.signal = signal.SIGTERM
-        super().after_step(stage, learner, curve)
-
-
 @pytest.mark.parametrize("method", [*registry.METHODS, *STACKS])
 def test_an_interrupted_training_ends_like_an_uninterrupted_one(folder, tmp_path, method: str) -> None:
     use = method.split("+")[0]
@@ -145,7 +132,7 @@ def test_an_interrupted_training_ends_like_an_uninterrupted_one(folder, tmp_path
     steps = len(whole.tuned.curve)
     for interruption in {1, max(1, steps // 2), steps}:
         with pytest.raises(Interrupted, match=f"SIGTERM after step {interruption}"):
-            fit.run(job, sample, progress=StoppedAt(tmp_path / str(interruption), interruption))
+            fit.run(job, sample, progress=toy.StoppedAt(tmp_path / str(interruption), interruption))
         rest = fit.run(job, sample, progress=Progress(tmp_path / str(interruption), 1e9))
         assert rest.adapter == whole.adapter
         assert rest.tuned.curve == whole.tuned.curve

@@ -14,6 +14,7 @@ from data_prep import catalog
 from rmt import cost, cost_table, counts, features, images, plan, records, registry
 from rmt.__main__ import main
 from rmt.errors import UserError
+from rmt.methods import tip_adapter
 from rmt.plan import Plan
 from tests import toy
 from tests.conftest import SHARED
@@ -163,6 +164,7 @@ def test_a_mask_tuning_is_counted_by_hand(paper: Plan) -> None:
 def test_constants_that_stand_in_two_places_agree() -> None:
     assert cost.KEPT_BYTES == images.KEPT_BYTES
     assert cost.BATCH == features.PART
+    assert cost.SEARCH_PART == tip_adapter.PART
 
 
 def test_the_longest_class_names() -> None:

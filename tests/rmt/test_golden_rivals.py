@@ -1,14 +1,19 @@
 """CoOp, CLIP-Adapter, TaskRes, Tip-Adapter and Tip-Adapter-F against the numbers of the authors' own programs."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch.nn import functional
 
 from rmt import train
+from rmt.methods import Oracle
 from rmt.methods.clip_adapter import adapt
 from rmt.methods.coop import PromptTuner, assemble
 from rmt.methods.taskres import ResidualTuner
 from rmt.methods.tip_adapter import cache_keys, cache_logits, search
+from rmt.methods.tip_adapter_f import KeyTuner
+from rmt.methods.tip_adapter_f_test_oracle import EpochPicker
 from rmt.methods.zero_shot import classify
 
 
@@ -144,30 +149,59 @@ def test_tip_adapter(golden) -> None:
 
 def test_tip_adapter_f(golden) -> None:
     data = golden("tip_adapter_s0")
-    settings = data.facts["settings"]
-    keys = cache_keys(data["view_features"].permute(1, 0, 2)).requires_grad_()
-    values, text = functional.one_hot(data["train_labels"]).float(), data["text_weights"].T
-    optimiser = torch.optim.AdamW([keys], lr=1e-3, eps=1e-4, weight_decay=0.01)
-    test = functional.normalize(data["test_features"], dim=-1)
+    tuner = KeyTuner(**tip_adapter_f_arguments(data))
     for epoch in range(20):
-        rate = 1e-3 * train.cosine(epoch, 20)
-        train.set_rate(optimiser, rate)
-        raw, labels = data["f_train_features"][epoch], data["train_labels"][data["f_batch_index"][epoch]]
-        cache = cache_logits(
-            functional.normalize(raw, dim=-1), keys, values, settings["init_beta"], settings["init_alpha"]
-        )
-        loss = functional.cross_entropy(classify(raw, text, 100.0) + cache, labels)
+        row = tuner.step(*tip_adapter_f_batch(data, epoch))
         if epoch < 5:
-            assert rate == pytest.approx(float(data["f_lr"][epoch]), rel=1e-6)
-            assert float(loss) == pytest.approx(float(data["f_loss"][epoch]), abs=1e-5)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+            assert row["learning_rate"] == pytest.approx(float(data["f_lr"][epoch]), rel=1e-6)
+            assert row["loss"] == pytest.approx(float(data["f_loss"][epoch]), abs=1e-5)
         if epoch == 4:
-            torch.testing.assert_close(keys.detach(), data["f_keys_after_5"], rtol=0, atol=2e-6)
-        answers = classify(test, text, 100.0) + cache_logits(
-            test, keys.detach(), values, settings["init_beta"], settings["init_alpha"]
-        )
-        accuracy = 100 * float((answers.argmax(1) == data["test_labels"]).float().mean())
+            torch.testing.assert_close(tuner.keys.detach(), data["f_keys_after_5"], rtol=0, atol=2e-6)
+        answers = tuner.logits(data["test_features"], 1.0, tuner.settings["initial_alpha"]).argmax(1)
+        accuracy = 100 * float((answers == data["test_labels"]).float().mean())
         assert accuracy == pytest.approx(float(data["f_test_accuracy_per_epoch"][epoch]), abs=0.01)
-    torch.testing.assert_close(keys.detach(), data["f_keys_final"], rtol=0, atol=5e-6)
+    torch.testing.assert_close(tuner.keys.detach(), data["f_keys_final"], rtol=0, atol=5e-6)
+
+
+def test_tip_adapter_f_test_oracle(golden) -> None:
+    """What their program prints at the end: its best epoch on test, and the larger of that and the searched pair's."""
+    data = golden("tip_adapter_s0")
+    arguments = tip_adapter_f_arguments(data)
+    oracle = Oracle(lambda: data["test_features"], data["test_labels"])
+    picker = EpochPicker(oracle, **arguments | {"settings": arguments["settings"] | {"search_on": "val"}})
+    for epoch in range(20):
+        picker.step(*tip_adapter_f_batch(data, epoch))
+    chosen, correct = picker.pick(data["val_features"], data["val_labels"])
+    best, final = data["f_printed_best_and_final"].tolist()
+    accuracies = data["f_test_accuracy_per_epoch"]
+    assert chosen["epoch"] == 1 + int(accuracies.argmax()) and float(accuracies.max()) == pytest.approx(best)
+    assert 100 * picker.correct / 120 == pytest.approx(best, abs=0.01)
+    assert 100 * correct / 120 == pytest.approx(final, abs=0.01)
+
+
+def tip_adapter_f_arguments(data) -> dict[str, Any]:
+    facts, recipe = data.facts["settings"], data.facts["settings"]["F"]
+    settings = {
+        "initial_beta": facts["init_beta"],
+        "initial_alpha": facts["init_alpha"],
+        "search_scale": facts["search_scale_beta_alpha"],
+        "search_steps": facts["search_steps_beta_alpha"],
+        "learning_rate": recipe["optimiser"]["lr"],
+        "adam_epsilon": recipe["optimiser"]["eps"],
+        "weight_decay": recipe["optimiser"]["weight_decay"],
+        "epochs": recipe["train_epoch"],
+        "batch_size": recipe["batch"],
+    }
+    views, text = data["view_features"].permute(1, 0, 2), data["text_weights"].T
+    return {
+        "views": views,
+        "labels": data["train_labels"],
+        "text": text,
+        "logit_scale": 100.0,
+        "settings": settings,
+        "seed": 0,
+    }
+
+
+def tip_adapter_f_batch(data, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return data["f_train_features"][epoch], data["train_labels"][data["f_batch_index"][epoch]]

@@ -1,7 +1,6 @@
 """LP++: its start, its step sizes and its selection against numbers worked out by hand or by brute force."""
 
 import math
-import signal
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from torch.nn import functional
 
 from rmt.methods import lp_plus_plus
 from rmt.methods.lp_plus_plus import alpha_rate, blend, initial_alpha, initial_weight, weight_rate
-from rmt.resume import Interrupted, Learner, Progress, Row
+from rmt.resume import Interrupted, Progress
 from tests import toy
 
 
@@ -169,27 +168,16 @@ def test_the_later_of_equally_good_epochs_is_kept() -> None:
     assert correct(1) <= correct(chosen) == correct(60)
 
 
-class StoppedAt(Progress):
-    """The process is told to stop at an epoch."""
-
-    def after_step(self, stage: str, learner: Learner, curve: list[Row]) -> None:
-        if len(curve) == 35:
-            self.stop.signal = signal.SIGTERM
-        super().after_step(stage, learner, curve)
-
-
 def test_an_interrupted_run_remembers_its_best_epoch_and_alphas_gradients(tmp_path) -> None:
     whole = lp_plus_plus.tune(toy.task("lp_plus_plus", classes=6, spread=0.6, epochs=60))
-    for progress in (StoppedAt(tmp_path, 1e9), Progress(tmp_path, 1e9)):
-        task = toy.task("lp_plus_plus", classes=6, spread=0.6, epochs=60)
-        task.progress = progress
-        if isinstance(progress, StoppedAt):
-            with pytest.raises(Interrupted):
-                lp_plus_plus.tune(task)
-            continue
-        rest = lp_plus_plus.tune(task)
-        assert rest.chosen == whole.chosen and rest.curve == whole.curve
-        assert all(torch.equal(rest.adapter[name], value) for name, value in whole.adapter.items())
+    task = toy.task("lp_plus_plus", classes=6, spread=0.6, epochs=60)
+    task.progress = toy.StoppedAt(tmp_path, 35)
+    with pytest.raises(Interrupted):
+        lp_plus_plus.tune(task)
+    task.progress = Progress(tmp_path, 1e9)
+    rest = lp_plus_plus.tune(task)
+    assert rest.chosen == whole.chosen and rest.curve == whole.curve and whole.chosen["epoch"] < 35
+    assert all(torch.equal(rest.adapter[name], value) for name, value in whole.adapter.items())
 
 
 def test_its_size() -> None:
