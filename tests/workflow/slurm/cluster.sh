@@ -78,8 +78,8 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SchedulerParameters=sched_min_interval=100000,sched_interval=5,bf_interval=5,batch_sched_delay=0
 NodeName=$NODE NodeAddr=127.0.0.1 CPUs=$((cpus > 4 ? cpus : 4)) RealMemory=$memory Gres=gpu:2
-PartitionName=gpu Nodes=$NODE Default=YES MaxTime=60 PriorityTier=1 GraceTime=20
-PartitionName=urgent Nodes=$NODE MaxTime=60 PriorityTier=9 PreemptMode=off
+PartitionName=gpu Nodes=$NODE Default=YES MaxTime=600 PriorityTier=1 GraceTime=20
+PartitionName=urgent Nodes=$NODE MaxTime=600 PriorityTier=9 PreemptMode=off
 END
     echo "NodeName=$NODE Name=gpu File=/dev/null,/dev/zero" >"$CONF/gres.conf"
 }
