@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from rmt import plan as plans
-from rmt.errors import run_verb
+from rmt.errors import UserError, run_verb
 from rmt.plan import ConfigError, Plan
 
 
