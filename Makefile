@@ -7,10 +7,10 @@ JOBS ?= 2
 CONFIG ?= workflow/config/demo.yaml
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install demo test lint format ui constraints clean
+.PHONY: help install demo test slurm-test lint format ui constraints clean
 
 help: ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: $(BIN)/.installed ## make .venv with the pinned dependencies
 
@@ -27,6 +27,10 @@ demo: install ## run the embedded default: results/demo and reports/generated/de
 
 test: install ## all tests
 	pytest
+
+slurm-test: install ## a real Slurm with two fake GPUs (as root, on Debian), and the tests that need it
+	tests/workflow/slurm/cluster.sh install
+	pytest tests/workflow/test_slurm.py tests/rmt/test_postgresql.py
 
 lint: install ## ruff, snakefmt, snakemake --lint, mypy
 	ruff check .

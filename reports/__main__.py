@@ -1,12 +1,13 @@
-"""`python -m reports VERB`: collect, compare, figures, render (each is one line of the workflow), and settings."""
+"""`python -m reports VERB`: collect, compare, figures, render (each a line of the workflow), settings, progress."""
 
 import argparse
 import json
 import sys
+import time
 from pathlib import Path
 
 from rmt import plan as plans
-from rmt.errors import run_verb
+from rmt.errors import UserError, run_verb
 from rmt.plan import ConfigError, Plan
 
 
@@ -52,8 +53,39 @@ def _render(arguments: argparse.Namespace) -> None:
     from reports import collect, comparisons, render
 
     plan = _plan(arguments)
-    rows = collect.read(arguments.records, plan)
-    render.render(plan, rows, comparisons.read(arguments.comparisons), arguments.figures, arguments.output)
+    if arguments.partial:
+        _render_partial(plan, arguments.output)
+        return
+    inputs = {name: getattr(arguments, name) for name in ("records", "comparisons", "figures")}
+    for name, path in inputs.items():
+        if path is None:
+            raise UserError(f"--{name} is missing; or render what there is with --partial")
+    rows = collect.read(inputs["records"], plan)
+    render.render(plan, rows, comparisons.read(inputs["comparisons"]), inputs["figures"], arguments.output)
+
+
+def _render_partial(plan: Plan, output: Path) -> None:
+    from reports import collect, compare, figures, render
+
+    rows = collect.collect(plan, partial=True)
+    if not rows:
+        raise UserError(f"no run of {plan.benchmark} has finished yet")
+    figures.draw(plan, rows, output.parent / "figures")
+    render.render(plan, rows, compare.compare(plan, rows), output.parent / "figures", output)
+    missing = len(collect.missing_runs(plan, rows))
+    print(f"{output}: {len(plan.identities()) - missing} of {len(plan.identities())} runs")
+
+
+def _progress(arguments: argparse.Namespace) -> None:
+    from reports import progress
+
+    plan = _plan(arguments)
+    while True:
+        print(progress.summary(plan), flush=True)
+        if not arguments.watch:
+            return
+        time.sleep(arguments.watch)
+        print()
 
 
 def _settings(arguments: argparse.Namespace) -> None:
@@ -87,9 +119,12 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--records", type=Path, required=True, help="records.csv")
     verb.add_argument("--comparisons", type=Path, required=True, help="comparisons.csv")
     verb = add("render", _render, "The Markdown pages.", "index.md to write; datasets' pages go beside it")
-    verb.add_argument("--records", type=Path, required=True, help="records.csv")
-    verb.add_argument("--comparisons", type=Path, required=True, help="comparisons.csv")
-    verb.add_argument("--figures", type=Path, required=True, help="folder of the figures")
+    verb.add_argument("--records", type=Path, help="records.csv")
+    verb.add_argument("--comparisons", type=Path, help="comparisons.csv")
+    verb.add_argument("--figures", type=Path, help="folder of the figures")
+    verb.add_argument("--partial", action="store_true", help="from the runs themselves, as many as there are now")
+    verb = add("progress", _progress, "Print what is done, running, failed and left, with the reasons.", None)
+    verb.add_argument("--watch", type=float, metavar="SECONDS", help="print it again and again, until Control-C")
     add("settings", _settings, "Print how candidate settings compare on few-shot validation images.", None)
     return parser
 

@@ -3,6 +3,8 @@ predict and inspect, for who uses a finished run. Every line can be pasted into 
 
 import argparse
 import json
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -200,8 +202,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     verb.add_argument("--results", type=Path, default=Path("results"))
     verb.add_argument("--workers", type=int, default=0, help="processes that decode training images")
+    # Not a parameter of the workflow's rules, because a run is the same however often its state was written.
     verb.add_argument(
-        "--checkpoint-seconds", type=float, default=300.0, help="write the state of a training that often, in seconds"
+        "--checkpoint-seconds",
+        type=float,
+        default=os.environ.get("RMT_CHECKPOINT_SECONDS", "300"),
+        help="write the state of a training that often, in seconds (default: RMT_CHECKPOINT_SECONDS, else 300)",
     )
     verb.set_defaults(call=fit)
 
@@ -257,4 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    # All is written or said; to die of a cluster's signal now would make Snakemake delete what is finished.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(status)

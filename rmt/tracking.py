@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from rmt import records
 from rmt.errors import UserError
+from rmt.locks import exclusive
 from rmt.plan import Plan
 from rmt.records import Identity
 
@@ -104,7 +105,7 @@ def track(plan: Plan, uri: str | None = None, show_progress: bool = True) -> Sum
 
     A run whose record has not changed is left alone, one whose record has is replaced, one whose import was
     interrupted is imported again, and one without a record is only counted. Runs that are no longer planned
-    stay. One importer at a time: two would import the same runs.
+    stay. Importers of one results folder take turns: at once they would import the same runs.
 
     Args:
         plan: the checked config.
@@ -117,7 +118,7 @@ def track(plan: Plan, uri: str | None = None, show_progress: bool = True) -> Sum
     """
     results = Path(plan.config["results_folder"])
     uri, artifacts = _store(uri, results)
-    with _explained(uri, results):
+    with exclusive(results / ".importing", f"importing runs of {results}/"), _explained(uri, results):
         from mlflow import MlflowClient
 
         client = MlflowClient(tracking_uri=uri)

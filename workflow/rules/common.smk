@@ -1,5 +1,6 @@
 # The checked config, the explicit list of runs, and what each wildcard may be.
 import json
+import os
 import re
 import shlex
 
@@ -194,15 +195,21 @@ def records_below(wildcards, grouping):
     return expand(f"{RUN}/record.json", **(fixed | axes))
 
 
+def within_site(value, limit):
+    """A request, not above the site's limit: Slurm lets a job that asks for more than a partition has wait for ever."""
+    return min(value, int(os.environ.get(limit, value)))
+
+
 def job_memory(kind):
     """Megabytes that a cluster sets aside for a job of a rule; every further attempt gets as much again."""
-    return lambda wildcards, attempt: (
-        request(PLAN, kind, **dict(wildcards)).memory * attempt
+    return lambda wildcards, attempt: within_site(
+        request(PLAN, kind, **dict(wildcards)).memory * attempt, "RMT_SLURM_MAX_MEM_MB"
     )
 
 
 def job_runtime(kind):
     """Minutes after which a cluster ends a job of a rule; every further attempt gets as much again."""
-    return lambda wildcards, attempt: (
-        request(PLAN, kind, **dict(wildcards)).runtime * attempt
+    return lambda wildcards, attempt: within_site(
+        request(PLAN, kind, **dict(wildcards)).runtime * attempt,
+        "RMT_SLURM_MAX_MINUTES",
     )

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A real Slurm of one node with two fake GPUs, from Debian's packages, for the tests: also in a container without systemd.
-#   cluster.sh install   apt-get install what is missing (Slurm, munge)
+#   cluster.sh install   apt-get install what is missing: Slurm, munge, and PostgreSQL for the tests of MLflow's server
 #   cluster.sh start     start what is not running; does nothing to a cluster that is up
 #   cluster.sh slurmd    start the node's daemon again after it was killed
 #   cluster.sh stop      end jobs and daemons, remove the configuration
@@ -27,13 +27,18 @@ fi
 missing() { ! command -v slurmctld slurmd munged sbatch srun squeue >/dev/null; }
 ours() { head -n 1 "$CONF/slurm.conf" 2>/dev/null | grep -qxF "$MARK"; }
 node_state() { timeout 5 sinfo --noheader --nodes="$NODE" --partition=gpu --format=%T 2>/dev/null; }
-is_up() { node_state | grep -qE '^(idle|mixed|allocated)'; }
+alive() { # a daemon by its pid file; in a container without an init the dead may stay as zombies
+    local pid
+    pid=$(cat "$STATE/$1.pid" 2>/dev/null) && grep -qE '^State:\s+[^ZX]' "/proc/$pid/status" 2>/dev/null
+}
+is_up() { alive slurmctld && alive slurmd && node_state | grep -qE '^(idle|mixed|allocated)$'; }
 
 install_packages() {
-    missing || return 0
+    if ! missing && command -v pg_ctlcluster >/dev/null; then return; fi
     command -v apt-get >/dev/null || fail "neither installed nor installable: no apt-get here"
     # A new slurmctld would look for a configuration that is written later; munge's own start may fail without systemd.
-    (apt-get update -qq && apt-get install -y -qq --no-install-recommends slurmctld slurmd slurm-client munge) \
+    (apt-get update -qq && apt-get install -y -qq --no-install-recommends \
+        slurmctld slurmd slurm-client munge postgresql) \
         >/tmp/rmt-bench-slurm-apt.log 2>&1 || true
     ! missing || fail "apt-get install slurmctld slurmd slurm-client munge failed: $(tail -n 1 /tmp/rmt-bench-slurm-apt.log)"
 }
@@ -78,8 +83,8 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SchedulerParameters=sched_min_interval=100000,sched_interval=5,bf_interval=5,batch_sched_delay=0
 NodeName=$NODE NodeAddr=127.0.0.1 CPUs=$((cpus > 4 ? cpus : 4)) RealMemory=$memory Gres=gpu:2
-PartitionName=gpu Nodes=$NODE Default=YES MaxTime=60 PriorityTier=1 GraceTime=20
-PartitionName=urgent Nodes=$NODE MaxTime=60 PriorityTier=9 PreemptMode=off
+PartitionName=gpu Nodes=$NODE Default=YES MaxTime=600 PriorityTier=1 GraceTime=20
+PartitionName=urgent Nodes=$NODE MaxTime=600 PriorityTier=9 PreemptMode=off
 END
     echo "NodeName=$NODE Name=gpu File=/dev/null,/dev/zero" >"$CONF/gres.conf"
 }
@@ -94,19 +99,22 @@ start_munge() {
 }
 
 start() {
-    install_packages
+    ! missing || fail "not installed; $0 install does it"
     if [ -e "$CONF/slurm.conf" ] && ! ours; then
         fail "$CONF/slurm.conf is not this script's; the tests do not touch another Slurm"
     fi
-    if is_up; then return; fi
+    if is_up; then
+        echo "already up"
+        return
+    fi
     start_munge
     configure
-    pgrep -x slurmctld >/dev/null || slurmctld -c || fail "slurmctld: $(tail -n 1 "$STATE/slurmctld.log")"
+    alive slurmctld || slurmctld -c || fail "slurmctld: $(tail -n 1 "$STATE/slurmctld.log")"
     start_slurmd
 }
 
 start_slurmd() {
-    pgrep -x slurmd >/dev/null || slurmd || fail "slurmd: $(tail -n 1 "$STATE/slurmd.log")"
+    alive slurmd || slurmd || fail "slurmd: $(tail -n 1 "$STATE/slurmd.log")"
     for _ in $(seq 60); do
         if is_up; then return; fi
         sleep 0.5
@@ -117,17 +125,17 @@ start_slurmd() {
 stop() {
     ours || return 0
     if is_up; then
-        timeout 10 scancel --state=RUNNING --state=PENDING --user="$(id -un)" 2>/dev/null || true
-        timeout 10 scancel --partition=gpu,urgent 2>/dev/null || true
+        for partition in gpu urgent; do timeout 10 scancel --partition="$partition" 2>/dev/null || true; done
         for _ in $(seq 50); do
             [ -n "$(timeout 5 squeue --noheader 2>/dev/null)" ] || break
             sleep 0.5
         done
     fi
     for name in slurmd slurmctld; do
-        pid=$(cat "$STATE/$name.pid" 2>/dev/null) || continue
-        kill "$pid" 2>/dev/null || continue
-        for _ in $(seq 20); do kill -0 "$pid" 2>/dev/null && sleep 0.5 || break; done
+        if alive "$name"; then kill "$(cat "$STATE/$name.pid")"; fi
+        for _ in $(seq 20); do
+            if alive "$name"; then sleep 0.5; fi
+        done
     done
     rm -rf "$CONF/slurm.conf" "$CONF/gres.conf" "$STATE"
 }
