@@ -1,4 +1,4 @@
-"""`python -m reports VERB`: collect, compare, figures, render (each is one line of the workflow), and settings."""
+"""`python -m reports VERB`: collect, compare, masks, figures, render, each one line of the workflow; and settings."""
 
 import argparse
 import json
@@ -41,19 +41,32 @@ def _compare(arguments: argparse.Namespace) -> None:
     print(compare.summary_line(found))
 
 
+def _masks(arguments: argparse.Namespace) -> None:
+    from reports import masks
+
+    found, overlaps = masks.measure(_plan(arguments), arguments.partial)
+    masks.write(arguments.output, found, overlaps)
+
+
 def _figures(arguments: argparse.Namespace) -> None:
     from reports import collect, figures
 
     plan = _plan(arguments)
     figures.draw(plan, collect.read(arguments.records, plan), arguments.output)
+    if arguments.masks:
+        from reports import masks, masks_page
+
+        masks_page.draw(plan, masks.read(arguments.masks, plan)[0], arguments.output)
 
 
 def _render(arguments: argparse.Namespace) -> None:
-    from reports import collect, comparisons, render
+    from reports import collect, comparisons, masks, render
 
     plan = _plan(arguments)
     rows = collect.read(arguments.records, plan)
-    render.render(plan, rows, comparisons.read(arguments.comparisons), arguments.figures, arguments.output)
+    tests = comparisons.read(arguments.comparisons)
+    masked = masks.read(arguments.masks, plan) if arguments.masks else ([], [])
+    render.render(plan, rows, tests, arguments.figures, arguments.output, masked)
 
 
 def _settings(arguments: argparse.Namespace) -> None:
@@ -83,13 +96,22 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--partial", action="store_true", help="accept missing runs")
     verb = add("compare", _compare, "Tests of every method against the control.", "comparisons.csv to write")
     verb.add_argument("--records", type=Path, required=True, help="records.csv")
+    verb = add(
+        "masks",
+        _masks,
+        "Where masks fell, and how far the masks of seeds and datasets agree.",
+        "masks.csv to write; mask_overlaps.csv goes beside it",
+    )
+    verb.add_argument("--partial", action="store_true", help="accept missing runs")
     verb = add("figures", _figures, "Few-shot curves and gains over zero-shot.", "folder of PNG files to write")
     verb.add_argument("--records", type=Path, required=True, help="records.csv")
     verb.add_argument("--comparisons", type=Path, required=True, help="comparisons.csv")
+    verb.add_argument("--masks", type=Path, help="masks.csv, if the plan has mask methods")
     verb = add("render", _render, "The Markdown pages.", "index.md to write; datasets' pages go beside it")
     verb.add_argument("--records", type=Path, required=True, help="records.csv")
     verb.add_argument("--comparisons", type=Path, required=True, help="comparisons.csv")
     verb.add_argument("--figures", type=Path, required=True, help="folder of the figures")
+    verb.add_argument("--masks", type=Path, help="masks.csv, if the plan has mask methods")
     add("settings", _settings, "Print how candidate settings compare on few-shot validation images.", None)
     return parser
 
