@@ -1,4 +1,4 @@
-"""`python -m reports VERB`: collect, compare, figures, render (each a line of the workflow), settings, progress."""
+"""`python -m reports VERB`: collect, compare, masks, figures, render (lines of the workflow); settings, progress."""
 
 import argparse
 import json
@@ -42,15 +42,26 @@ def _compare(arguments: argparse.Namespace) -> None:
     print(compare.summary_line(found))
 
 
+def _masks(arguments: argparse.Namespace) -> None:
+    from reports import masks
+
+    found, overlaps = masks.measure(_plan(arguments), arguments.partial)
+    masks.write(arguments.output, found, overlaps)
+
+
 def _figures(arguments: argparse.Namespace) -> None:
     from reports import collect, figures
 
     plan = _plan(arguments)
     figures.draw(plan, collect.read(arguments.records, plan), arguments.output)
+    if arguments.masks:
+        from reports import masks, masks_page
+
+        masks_page.draw(plan, masks.read(arguments.masks, plan)[0], arguments.output)
 
 
 def _render(arguments: argparse.Namespace) -> None:
-    from reports import collect, comparisons, render
+    from reports import collect, comparisons, masks, render
 
     plan = _plan(arguments)
     if arguments.partial:
@@ -61,17 +72,22 @@ def _render(arguments: argparse.Namespace) -> None:
         if path is None:
             raise UserError(f"--{name} is missing; or render what there is with --partial")
     rows = collect.read(inputs["records"], plan)
-    render.render(plan, rows, comparisons.read(inputs["comparisons"]), inputs["figures"], arguments.output)
+    tests = comparisons.read(inputs["comparisons"])
+    masked = masks.read(arguments.masks, plan) if arguments.masks else ([], [])
+    render.render(plan, rows, tests, inputs["figures"], arguments.output, masked)
 
 
 def _render_partial(plan: Plan, output: Path) -> None:
-    from reports import collect, compare, figures, render
+    from reports import collect, compare, figures, masks, masks_page, render
 
     rows = collect.collect(plan, partial=True)
     if not rows:
         raise UserError(f"no run of {plan.benchmark} has finished yet")
     figures.draw(plan, rows, output.parent / "figures")
-    render.render(plan, rows, compare.compare(plan, rows), output.parent / "figures", output)
+    masked = masks.measure(plan, partial=True)
+    if masked[0]:
+        masks_page.draw(plan, masked[0], output.parent / "figures")
+    render.render(plan, rows, compare.compare(plan, rows), output.parent / "figures", output, masked)
     missing = len(collect.missing_runs(plan, rows))
     print(f"{output}: {len(plan.identities()) - missing} of {len(plan.identities())} runs")
 
@@ -115,13 +131,22 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--partial", action="store_true", help="accept missing runs")
     verb = add("compare", _compare, "Tests of every method against the control.", "comparisons.csv to write")
     verb.add_argument("--records", type=Path, required=True, help="records.csv")
+    verb = add(
+        "masks",
+        _masks,
+        "Where masks fell, and how far the masks of seeds and datasets agree.",
+        "masks.csv to write; mask_overlaps.csv goes beside it",
+    )
+    verb.add_argument("--partial", action="store_true", help="accept missing runs")
     verb = add("figures", _figures, "Few-shot curves and gains over zero-shot.", "folder of PNG files to write")
     verb.add_argument("--records", type=Path, required=True, help="records.csv")
     verb.add_argument("--comparisons", type=Path, required=True, help="comparisons.csv")
+    verb.add_argument("--masks", type=Path, help="masks.csv, if the plan has mask methods")
     verb = add("render", _render, "The Markdown pages.", "index.md to write; datasets' pages go beside it")
     verb.add_argument("--records", type=Path, help="records.csv")
     verb.add_argument("--comparisons", type=Path, help="comparisons.csv")
     verb.add_argument("--figures", type=Path, help="folder of the figures")
+    verb.add_argument("--masks", type=Path, help="masks.csv, if the plan has mask methods")
     verb.add_argument("--partial", action="store_true", help="from the runs themselves, as many as there are now")
     verb = add("progress", _progress, "Print what is done, running, failed and left, with the reasons.", None)
     verb.add_argument("--watch", type=float, metavar="SECONDS", help="print it again and again, until Control-C")

@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 
-from reports import findings, literature, provenance, recipes, statistics, tables, text
+from reports import findings, literature, masks_page, provenance, recipes, statistics, tables, text
 from reports.cells import (
     AVERAGE,
     Scores,
@@ -100,7 +100,14 @@ def _published(plan: Plan, found: Sequence[Comparison], summary: bool) -> tables
     return tables.Table(show(plan, found), literature.notes(plan, found))
 
 
-def _index(plan: Plan, rows: Sequence[Row], views: Sequence[_View], figures: Path, page: Path) -> dict[str, Any]:
+def _index(
+    plan: Plan,
+    rows: Sequence[Row],
+    views: Sequence[_View],
+    figures: Path,
+    page: Path,
+    masks: masks_page.Tables,
+) -> dict[str, Any]:
     all_settings = [view.setting for view in views]
     groups = list(dict.fromkeys((setting.protocol, setting.backbone) for setting in all_settings))
     planned, missing = len(plan.identities()), len(missing_runs(plan, rows))
@@ -133,6 +140,8 @@ def _index(plan: Plan, rows: Sequence[Row], views: Sequence[_View], figures: Pat
             }
             for protocol, backbone in groups
         ],
+        "masks": masks_page.sections(plan, masks, lambda name: _link(figures, name, page)),
+        "cross_dataset": "cross_dataset" in plan.config["protocols"],
         "alpha": statistics.ALPHA,
         "smallest": text.p_value(statistics.smallest_p(len(plan.config["datasets"]))),
         "needed": statistics.units_needed(max(1, len(compared))),
@@ -194,7 +203,14 @@ def _write(path: Path, page: str) -> None:
         temporary.write_text(page, encoding="utf-8")
 
 
-def render(plan: Plan, rows: Sequence[Row], found: Sequence[Comparison], figures: Path, output: Path) -> list[Path]:
+def render(
+    plan: Plan,
+    rows: Sequence[Row],
+    found: Sequence[Comparison],
+    figures: Path,
+    output: Path,
+    masks: masks_page.Tables = ([], []),
+) -> list[Path]:
     """Write the pages of a benchmark.
 
     Args:
@@ -203,6 +219,7 @@ def render(plan: Plan, rows: Sequence[Row], found: Sequence[Comparison], figures
         found: comparisons.csv.
         figures: folder that `figures` has drawn into.
         output: the index page; the datasets' pages go beside it as {dataset}.md.
+        masks: masks.csv and mask_overlaps.csv; empty without mask methods.
 
     Returns:
         The pages, the index last, so that an index exists only when all it links to does.
@@ -214,7 +231,7 @@ def render(plan: Plan, rows: Sequence[Row], found: Sequence[Comparison], figures
     views = [_View(plan, rows, found, setting, len(all_settings) > 1) for setting in all_settings]
     environment = _environment()
     pages = []
-    index = _index(plan, rows, views, figures, output)
+    index = _index(plan, rows, views, figures, output, masks)
     for dataset in plan.config["datasets"]:
         pages.append(output.with_name(f"{dataset}.md"))
         content = _dataset_page(plan, rows, views, dataset, output.name)

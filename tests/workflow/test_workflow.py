@@ -79,6 +79,10 @@ def test_end_to_end(finished) -> None:
     for words in ("Zero-shot CLIP", "Tip-Adapter + R-AMT", "Colors", "Displays"):
         assert words in page
     assert len(list((finished / "pages/small/figures").glob("*.png"))) >= 2
+    assert "## What was masked" in page and (finished / "pages/small/figures/masks.png").exists()
+    masked = pd.read_csv(finished / "results/small/masks.csv")
+    assert set(masked.method) == {"r_amt"} and len(masked) == 2 * 2 * 2 * (1 + 3 * 4)
+    assert len(pd.read_csv(finished / "results/small/mask_overlaps.csv")) == 2 * 2 + 2 * 2
     table = pd.read_csv(finished / "results/small/records.csv")
     assert set(table.method) == set(SMALL["methods"])
     assert json.loads((finished / "results/small/tracked.json").read_text())
@@ -103,7 +107,7 @@ def test_a_second_run_does_nothing(finished) -> None:
     assert planned(finished, SMALL) == {}
 
 
-TABLES = {"collect": 1, "compare": 1, "figures": 1, "render": 1, "track": 1, "default": 1}
+TABLES = {"collect": 1, "compare": 1, "masks": 1, "figures": 1, "render": 1, "track": 1, "default": 1}
 
 
 def change(method: str, **settings: object) -> dict:
@@ -130,6 +134,11 @@ def test_a_new_method_runs_alone(finished) -> None:
 
 def test_the_report_alone_follows_its_own_settings(finished) -> None:
     assert "fit_images" not in planned(finished, SMALL | {"control": "tip_adapter"})
+
+
+def test_masks_are_not_measured_where_no_method_masks(finished) -> None:
+    methods = {name: one for name, one in SMALL["methods"].items() if "r_amt" not in name}
+    assert planned(finished, SMALL | {"methods": methods}) == {name: n for name, n in TABLES.items() if name != "masks"}
 
 
 def test_partial_targets(finished) -> None:

@@ -73,6 +73,22 @@ def record_files():
     return [str(one.folder(Path(RESULTS)) / "record.json") for one in PLAN.identities()]
 
 
+def mask_record_files():
+    """The record of every planned run that masks weights."""
+    found = [one for one in PLAN.identities() if PLAN.methods[one.method].entry.masks]
+    return [str(one.folder(Path(RESULTS)) / "record.json") for one in found]
+
+
+def masks_file():
+    """Where masks fell; nothing if no planned method masks weights."""
+    return [f"{RESULTS}/{BENCHMARK}/masks.csv"] if mask_record_files() else []
+
+
+def masks_option(wildcards, input):
+    """`--masks FILE` where a planned method masks weights."""
+    return ["--masks", *input.masks] if input.masks else []
+
+
 def pack_file(wildcards, dataset=None):
     """The packed evaluation images that a backbone reads, of the run's dataset or of another."""
     transform = registry.BACKBONES[wildcards.backbone].transform

@@ -3,6 +3,7 @@ localrules:
     track,
     collect,
     compare,
+    masks,
     figures,
     render,
 
@@ -58,8 +59,27 @@ rule compare:
         "python -m reports compare --plan {params.plan:q} --records {input} --output {output} 2> {log}"
 
 
+rule masks:
+    input:
+        mask_record_files(),
+    output:
+        parts=f"{RESULTS}/{BENCHMARK}/masks.csv",
+        overlaps=f"{RESULTS}/{BENCHMARK}/mask_overlaps.csv",
+    log:
+        f"{LOGS}/masks.log",
+    conda:
+        "../envs/rmt-bench.yaml"
+    params:
+        plan=PLAN_JSON,
+    message:
+        "masks: where they fell, and how far they agree"
+    shell:
+        "python -m reports masks --plan {params.plan:q} --output {output.parts} 2> {log}"
+
+
 rule figures:
     input:
+        masks=masks_file(),
         records=f"{RESULTS}/{BENCHMARK}/records.csv",
         comparisons=f"{RESULTS}/{BENCHMARK}/comparisons.csv",
     output:
@@ -69,16 +89,18 @@ rule figures:
     conda:
         "../envs/rmt-bench.yaml"
     params:
+        masks=masks_option,
         plan=PLAN_JSON,
     message:
         "figures: draw curves and gains"
     shell:
         "python -m reports figures --plan {params.plan:q} --records {input.records}"
-        " --comparisons {input.comparisons} --output {output} 2> {log}"
+        " --comparisons {input.comparisons} {params.masks:q} --output {output} 2> {log}"
 
 
 rule render:
     input:
+        masks=masks_file(),
         records=f"{RESULTS}/{BENCHMARK}/records.csv",
         comparisons=f"{RESULTS}/{BENCHMARK}/comparisons.csv",
         figures=f"{REPORT}/figures",
@@ -89,9 +111,11 @@ rule render:
     conda:
         "../envs/rmt-bench.yaml"
     params:
+        masks=masks_option,
         plan=PLAN_JSON,
     message:
         "render: {output}"
     shell:
         "python -m reports render --plan {params.plan:q} --records {input.records}"
-        " --comparisons {input.comparisons} --figures {input.figures} --output {output} 2> {log}"
+        " --comparisons {input.comparisons} --figures {input.figures} {params.masks:q}"
+        " --output {output} 2> {log}"
