@@ -239,7 +239,7 @@ def test_the_papers_grid_is_planned_before_its_data_exist(tmp_path) -> None:
     jobs = planned(folder, config)
     assert jobs["download"] == jobs["encode"] == jobs["fit_once"] == 11
     assert jobs["sample"] == 11 * 5 * 3
-    assert jobs["fit_images"] == 7 * 11 * 5 * 3
+    assert jobs["fit_images"] == 11 * 11 * 5 * 3
     assert jobs["fit_features"] == 4 * 11
 
 
