@@ -114,7 +114,7 @@ LINEAR_PROBE: dict[str, Default] = {
 
 COOP: dict[str, Default] = {
     "context_vectors": Default(16, _COOP_YAML),
-    "initial_context": Default("random", _COOP_YAML + "; 'prompt' starts from the dataset's own prompt"),
+    "initial_context": Default("random", _COOP_YAML + "; 'prompt': the dataset's own prompt; or words"),
     "class_position": Default("end", _COOP_YAML),
     "class_specific": Default(False, _COOP_YAML),
     "learning_rate": Default(0.002, _COOP_YAML),
