@@ -126,6 +126,21 @@ COOP: dict[str, Default] = {
     "crop_scale": Default((0.08, 1.0), _COOP_YAML),
 }
 
+_COCOOP_YAML = "KaiyangZhou/CoOp configs/trainers/CoCoOp/vit_b16_c4_ep10_batch1_ctxv1.yaml and Dassl's defaults"
+
+COCOOP: dict[str, Default] = {
+    "initial_context": Default("a photo of a", _COCOOP_YAML + "; 'prompt': the dataset's own prompt; or 'random'"),
+    "context_vectors": Default(4, _COCOOP_YAML + "; read where initial_context is 'random'"),
+    "reduction": Default(16, "KaiyangZhou/CoOp trainers/cocoop.py: features per hidden unit of the meta-net"),
+    "learning_rate": Default(0.002, _COCOOP_YAML),
+    "momentum": Default(0.9, _COCOOP_YAML),
+    "weight_decay": Default(5e-4, _COCOOP_YAML),
+    "epochs": Default(10, _COCOOP_YAML),
+    "warmup_learning_rate": Default(1e-5, _COCOOP_YAML + "; first epoch"),
+    "batch_size": Default(1, _COCOOP_YAML),
+    "crop_scale": Default((0.08, 1.0), _COCOOP_YAML),
+}
+
 CLIP_ADAPTER: dict[str, Default] = {
     "reduction": Default(4, "gaopengcuhk/CLIP-Adapter clip_adapter.py"),
     "ratios": Default((0.2, 0.4, 0.6, 0.8), "ours: searched on few-shot val; the released code fixes 0.2"),

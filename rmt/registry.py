@@ -83,6 +83,7 @@ def transform_name(pixels: int, resize: str) -> str:
 _CLIP = "Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021"
 _MASK_TUNING = "Zheng et al., Regularized Mask Tuning, ICCV 2023, arXiv 2307.15049"
 _COOP = "Zhou et al., Learning to Prompt for Vision-Language Models, IJCV 2022"
+_COCOOP = "Zhou et al., Conditional Prompt Learning for Vision-Language Models, CVPR 2022"
 _CLIP_ADAPTER = "Gao et al., CLIP-Adapter: Better Vision-Language Models with Feature Adapters, IJCV 2024"
 _TIP_ADAPTER = "Zhang et al., Tip-Adapter: Training-Free Adaption of CLIP for Few-shot Classification, ECCV 2022"
 _LAION = "Schuhmann et al., LAION-5B, NeurIPS Datasets and Benchmarks 2022; Cherti et al., CVPR 2023"
@@ -176,6 +177,15 @@ METHODS: dict[str, Method] = {
         transfers=True,
         bound_by="class_specific",
         offers="prompts",
+        stands_on=("tower",),
+    ),
+    "cocoop": Method(
+        label="CoCoOp",
+        module="rmt.methods.cocoop",
+        needs="images",
+        citation=_COCOOP,
+        defaults=defaults.COCOOP,
+        transfers=True,
         stands_on=("tower",),
     ),
     "clip_adapter": Method(
