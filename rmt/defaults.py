@@ -141,6 +141,28 @@ COCOOP: dict[str, Default] = {
     "crop_scale": Default((0.08, 1.0), _COCOOP_YAML),
 }
 
+_LORA_CODE = "released code, MaxZanella/CLIP-LoRA run_utils.py and lora.py"
+
+
+def _lora_iterations(dataset: str, shots: int) -> int:
+    return 500 * shots
+
+
+CLIP_LORA: dict[str, Default] = {
+    "rank": Default(2, _LORA_CODE),
+    "alpha": Default(1.0, _LORA_CODE + "; the terms count alpha / sqrt(rank)"),
+    "dropout": Default(0.25, _LORA_CODE + "; on what the low-rank terms read"),
+    "template": Default(
+        "dataset", "ours: the dataset's own prompt, as all methods; the released code has 'a photo of a {}.' everywhere"
+    ),
+    "learning_rate": Default(2e-4, _LORA_CODE + " (AdamW)"),
+    "final_learning_rate": Default(1e-6, _LORA_CODE + ": cosine per step"),
+    "weight_decay": Default(0.01, _LORA_CODE),
+    "iterations": Default(_lora_iterations, _LORA_CODE + ": 500 times shots"),
+    "batch_size": Default(32, _LORA_CODE),
+    "crop_scale": Default((0.08, 1.0), "released code, MaxZanella/CLIP-LoRA main.py"),
+}
+
 CLIP_ADAPTER: dict[str, Default] = {
     "reduction": Default(4, "gaopengcuhk/CLIP-Adapter clip_adapter.py"),
     "ratios": Default((0.2, 0.4, 0.6, 0.8), "ours: searched on few-shot val; the released code fixes 0.2"),

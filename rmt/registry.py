@@ -84,6 +84,7 @@ _CLIP = "Radford et al., Learning Transferable Visual Models From Natural Langua
 _MASK_TUNING = "Zheng et al., Regularized Mask Tuning, ICCV 2023, arXiv 2307.15049"
 _COOP = "Zhou et al., Learning to Prompt for Vision-Language Models, IJCV 2022"
 _COCOOP = "Zhou et al., Conditional Prompt Learning for Vision-Language Models, CVPR 2022"
+_CLIP_LORA = "Zanella and Ben Ayed, Low-Rank Few-Shot Adaptation of Vision-Language Models, CVPR Workshops 2024"
 _CLIP_ADAPTER = "Gao et al., CLIP-Adapter: Better Vision-Language Models with Feature Adapters, IJCV 2024"
 _TIP_ADAPTER = "Zhang et al., Tip-Adapter: Training-Free Adaption of CLIP for Few-shot Classification, ECCV 2022"
 _LAION = "Schuhmann et al., LAION-5B, NeurIPS Datasets and Benchmarks 2022; Cherti et al., CVPR 2023"
@@ -187,6 +188,14 @@ METHODS: dict[str, Method] = {
         defaults=defaults.COCOOP,
         transfers=True,
         stands_on=("tower",),
+    ),
+    "clip_lora": Method(
+        label="CLIP-LoRA",
+        module="rmt.methods.clip_lora",
+        needs="images",
+        citation=_CLIP_LORA,
+        defaults=defaults.CLIP_LORA,
+        transfers=True,
     ),
     "clip_adapter": Method(
         label="CLIP-Adapter",

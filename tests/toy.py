@@ -20,7 +20,7 @@ from rmt.records import write_json
 CLASSES = ("zero", "one", "two", "three")
 TEMPLATE = "a photo of the digit {}."
 
-QUICK = {"epochs": 3, "search_steps": [20, 5], "initial_context": "prompt"}
+QUICK = {"epochs": 3, "iterations": 6, "search_steps": [20, 5], "initial_context": "prompt"}
 
 
 def short(use: str) -> dict[str, Any]:
