@@ -114,7 +114,7 @@ LINEAR_PROBE: dict[str, Default] = {
 
 COOP: dict[str, Default] = {
     "context_vectors": Default(16, _COOP_YAML),
-    "initial_context": Default("random", _COOP_YAML + "; 'prompt' starts from the dataset's own prompt"),
+    "initial_context": Default("random", _COOP_YAML + "; 'prompt': the dataset's own prompt; or words"),
     "class_position": Default("end", _COOP_YAML),
     "class_specific": Default(False, _COOP_YAML),
     "learning_rate": Default(0.002, _COOP_YAML),
@@ -124,6 +124,43 @@ COOP: dict[str, Default] = {
     "warmup_learning_rate": Default(1e-5, _COOP_YAML + "; first epoch"),
     "batch_size": Default(32, _COOP_YAML),
     "crop_scale": Default((0.08, 1.0), _COOP_YAML),
+}
+
+_COCOOP_YAML = "KaiyangZhou/CoOp configs/trainers/CoCoOp/vit_b16_c4_ep10_batch1_ctxv1.yaml and Dassl's defaults"
+
+COCOOP: dict[str, Default] = {
+    "initial_context": Default("a photo of a", _COCOOP_YAML + "; 'prompt': the dataset's own prompt; or 'random'"),
+    "context_vectors": Default(4, _COCOOP_YAML + "; read where initial_context is 'random'"),
+    "reduction": Default(16, "KaiyangZhou/CoOp trainers/cocoop.py: features per hidden unit of the meta-net"),
+    "learning_rate": Default(0.002, _COCOOP_YAML),
+    "momentum": Default(0.9, _COCOOP_YAML),
+    "weight_decay": Default(5e-4, _COCOOP_YAML),
+    "epochs": Default(10, _COCOOP_YAML),
+    "warmup_learning_rate": Default(1e-5, _COCOOP_YAML + "; first epoch"),
+    "batch_size": Default(1, _COCOOP_YAML),
+    "crop_scale": Default((0.08, 1.0), _COCOOP_YAML),
+}
+
+_LORA_CODE = "released code, MaxZanella/CLIP-LoRA run_utils.py and lora.py"
+
+
+def _lora_iterations(dataset: str, shots: int) -> int:
+    return 500 * shots
+
+
+CLIP_LORA: dict[str, Default] = {
+    "rank": Default(2, _LORA_CODE),
+    "alpha": Default(1.0, _LORA_CODE + "; the terms count alpha / sqrt(rank)"),
+    "dropout": Default(0.25, _LORA_CODE + "; on what the low-rank terms read"),
+    "template": Default(
+        "dataset", "ours: the dataset's own prompt, as all methods; the released code has 'a photo of a {}.' everywhere"
+    ),
+    "learning_rate": Default(2e-4, _LORA_CODE + " (AdamW)"),
+    "final_learning_rate": Default(1e-6, _LORA_CODE + ": cosine per step"),
+    "weight_decay": Default(0.01, _LORA_CODE),
+    "iterations": Default(_lora_iterations, _LORA_CODE + ": 500 times shots"),
+    "batch_size": Default(32, _LORA_CODE),
+    "crop_scale": Default((0.08, 1.0), "released code, MaxZanella/CLIP-LoRA main.py"),
 }
 
 CLIP_ADAPTER: dict[str, Default] = {

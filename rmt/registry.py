@@ -86,6 +86,8 @@ def transform_name(pixels: int, resize: str) -> str:
 _CLIP = "Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021"
 _MASK_TUNING = "Zheng et al., Regularized Mask Tuning, ICCV 2023, arXiv 2307.15049"
 _COOP = "Zhou et al., Learning to Prompt for Vision-Language Models, IJCV 2022"
+_COCOOP = "Zhou et al., Conditional Prompt Learning for Vision-Language Models, CVPR 2022"
+_CLIP_LORA = "Zanella and Ben Ayed, Low-Rank Few-Shot Adaptation of Vision-Language Models, CVPR Workshops 2024"
 _CLIP_ADAPTER = "Gao et al., CLIP-Adapter: Better Vision-Language Models with Feature Adapters, IJCV 2024"
 _TIP_ADAPTER = "Zhang et al., Tip-Adapter: Training-Free Adaption of CLIP for Few-shot Classification, ECCV 2022"
 _TASKRES = "Yu et al., Task Residual for Tuning Vision-Language Models, CVPR 2023"
@@ -193,6 +195,23 @@ METHODS: dict[str, Method] = {
         bound_by="class_specific",
         offers="prompts",
         stands_on=("tower",),
+    ),
+    "cocoop": Method(
+        label="CoCoOp",
+        module="rmt.methods.cocoop",
+        needs="images",
+        citation=_COCOOP,
+        defaults=defaults.COCOOP,
+        transfers=True,
+        stands_on=("tower",),
+    ),
+    "clip_lora": Method(
+        label="CLIP-LoRA",
+        module="rmt.methods.clip_lora",
+        needs="images",
+        citation=_CLIP_LORA,
+        defaults=defaults.CLIP_LORA,
+        transfers=True,
     ),
     "clip_adapter": Method(
         label="CLIP-Adapter",

@@ -25,7 +25,7 @@ from rmt.resume import Learner, Progress, Row
 CLASSES = ("zero", "one", "two", "three")
 TEMPLATE = "a photo of the digit {}."
 
-QUICK = {"epochs": 3, "search_steps": [20, 5], "initial_context": "prompt", "alpha_interval": 2}
+QUICK = {"epochs": 3, "iterations": 6, "search_steps": [20, 5], "initial_context": "prompt", "alpha_interval": 2}
 
 
 def short(use: str) -> dict[str, Any]:

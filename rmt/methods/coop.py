@@ -5,7 +5,7 @@ only the context is trained, by cross-entropy at CLIP's temperature. As KaiyangZ
 with momentum and weight decay, cosine per epoch after one epoch of warm-up, random crops and mirrored images, last
 epoch. Departures: float32 (their default on a GPU is float16, context and optimiser included); the text tower reads up
 to the last end token only, which causal attention makes exact; `initial_context: prompt` starts from the words of the
-dataset's own prompt and keeps its suffix (theirs offers "a photo of a" only).
+dataset's own prompt and keeps its suffix (theirs starts from given words, which `initial_context` takes as well).
 """
 
 from collections.abc import Mapping, Sequence
@@ -62,18 +62,23 @@ def encode_prompts(model: Any, embedded: Tensor, ends: Tensor) -> Tensor:
     return project(hidden) if isinstance(project, nn.Linear) else hidden @ project
 
 
+def reads_the_end_token(model: Any) -> bool:
+    """Whether a CLIP's text tower is open_clip's own, causal, and read at the end token, as `encode_prompts` is."""
+    parts = ("token_embedding", "positional_embedding", "transformer", "attn_mask", "ln_final", "text_projection")
+    own = all(getattr(model, part, None) is not None for part in parts)
+    return own and getattr(model, "text_pool_type", "argmax") == "argmax"
+
+
 def check_text_tower(name: str, model: Any) -> None:
     """Refuse a text tower that contexts cannot be put into.
 
     Raises:
         UserError: the tower is not causal, or not read at the end token, or not open_clip's own.
     """
-    parts = ("token_embedding", "positional_embedding", "transformer", "attn_mask", "ln_final", "text_projection")
-    own = all(getattr(model, part, None) is not None for part in parts)
-    if not own or getattr(model, "text_pool_type", "argmax") != "argmax":
+    if not reads_the_end_token(model):
         raise UserError(
-            f"coop: the text tower of {name} ({type(model).__name__}) is not the causal one of CLIP, so contexts "
-            "cannot be put into it; choose another backbone or method"
+            f"the text tower of {name} ({type(model).__name__}) is not the causal one of CLIP, so contexts cannot be "
+            "put into it; choose another backbone or method"
         )
 
 
@@ -88,7 +93,7 @@ def prompt_tokens(clip: Any, classes: Sequence[str], count: int, suffix: str) ->
     room = clip.model.positional_embedding.shape[0]
     if max(lengths) + count + 3 > room:
         raise UserError(
-            f"coop: {count} context vectors and the longest class name do not fit the {room} positions of "
+            f"{count} context vectors and the longest class name do not fit the {room} positions of "
             f"{clip.name}'s text tower; set context_vectors lower or initial_context to 'prompt'"
         )
     tokens = clip.tokenizer([" ".join([PLACEHOLDER] * count + [name]) + suffix for name in names])
@@ -96,18 +101,36 @@ def prompt_tokens(clip: Any, classes: Sequence[str], count: int, suffix: str) ->
 
 
 def initial_context(task: Task) -> Tensor:
-    """Context vectors [M, w], or [C, M, w] if they are class-specific, at the start of tuning."""
+    """Context vectors [M, w], or [C, M, w] if they are class-specific, at the start of tuning.
+
+    `initial_context` is "random", "prompt" (the words before the class name in the dataset's own prompt), or the words
+    themselves, such as "a photo of a"; words bring their own number of vectors.
+
+    Raises:
+        UserError: there are no words before the class name, so nothing would be trained; or `initial_context` is one
+            word, which is more likely a slip than a prompt.
+    """
     settings, clip = task.hyperparameters, task.clip
-    if settings["initial_context"] == "prompt":
-        count = len(clip.tokenizer.encode(task.template.partition("{}")[0]))
-        start = clip.tokens([task.template.format(name.replace("_", " ")) for name in task.classes])
-        with torch.no_grad():
-            context = clip.model.token_embedding(start[0, 1 : 1 + count]).float()
-    else:
+    chosen = settings["initial_context"]
+    if chosen == "random":
         width = clip.model.token_embedding.weight.shape[1]
         generator = task.generator("coop context")
         context = 0.02 * torch.randn(settings["context_vectors"], width, generator=generator)
-    if settings["class_specific"]:
+    else:
+        if chosen != "prompt" and " " not in chosen.strip():
+            raise UserError(f"initial_context {chosen!r}: give 'random', 'prompt' or words such as 'a photo of a'")
+        words = (task.template if chosen == "prompt" else chosen).partition("{}")[0]
+        count = len(clip.tokenizer.encode(words))
+        if not count:
+            raise UserError(
+                f"the prompt {task.template!r} has no words before the class name for a context to start from; set "
+                "initial_context to 'random' or to words such as 'a photo of a'"
+            )
+        prompts = [task.template.format(name.replace("_", " ")) for name in task.classes]
+        start = clip.tokens(prompts if chosen == "prompt" else [words])
+        with torch.no_grad():
+            context = clip.model.token_embedding(start[0, 1 : 1 + count]).float()
+    if settings.get("class_specific", False):
         context = context.repeat(len(task.classes), 1, 1)
     return context.to(clip.device)
 

@@ -20,7 +20,7 @@ STACKS = [
     for below in ("r_amt", "coop")
     if registry.METHODS[below].offers in method.stands_on and (below == "r_amt" or name == "r_amt")
 ]
-STARTS_AT_ZERO_SHOT = ("coop", "taskres", "r_amt", "r_mmt", "r_pmt", "amt")
+STARTS_AT_ZERO_SHOT = ("coop", "taskres", "clip_lora", "r_amt", "r_mmt", "r_pmt", "amt")
 ANSWERS_FROM_ITS_BEST_STEP = ("lp_plus_plus", "tip_adapter_f_test_oracle")
 
 
@@ -144,6 +144,8 @@ def test_the_loss_falls(folder, method: str) -> None:
     settings = short(method)
     if "epochs" in registry.METHODS[method].defaults:
         settings |= {"epochs": 25, "learning_rate": 3e-3 if registry.METHODS[method].masks else 0.01}
+    if "iterations" in registry.METHODS[method].defaults:
+        settings |= {"iterations": 40, "learning_rate": 2e-3}
     sample = read_sample(toy.sample_file(folder, 2, 1))
     curve = fit.run(toy.job(folder, method, **settings), sample).tuned.curve
     losses = [row["loss"] for row in curve]
