@@ -10,6 +10,7 @@ from reports.cells import (
     Scores,
     Setting,
     dataset_name,
+    ends,
     level_name,
     shot_levels,
     zero_shot_label,
@@ -17,6 +18,7 @@ from reports.cells import (
 from reports.comparisons import Comparisons
 from reports.rows import Row
 from reports.tables import (
+    MISSING_NOTE,
     UNFLIPPED,
     Table,
     best_methods,
@@ -104,6 +106,8 @@ def mean_table(scores: HarmonicMeans, tests: Comparisons, shots: int) -> Table:
         "its row, as papers print it.",
         *family_notes(scores, tests, [shots]),
     ]
+    if any(text.MISSING in row[1] for row in body):
+        notes.append(MISSING_NOTE)
     if unflipped:
         notes.append(unflipped_note(unflipped))
     return Table(text.table(["Method", "base", "new", "mean of H", "H of means"], body), notes)
@@ -211,7 +215,7 @@ def findings(scores: HarmonicMeans) -> list[str]:
     """Who has the highest H at each number of shots, and what tuning did to classes not trained on."""
     plan, said = scores.plan, []
     baseline = zero_shot_label(plan)
-    for shots in shot_levels(plan):
+    for shots in ends(plan):
         means = {m: mean for m in scores.methods if (mean := scores.mean(m, shots)) is not None}
         best = [m for m in means if m in best_methods(plan, scores, shots)]
         if not best:

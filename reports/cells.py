@@ -58,6 +58,16 @@ def figure_name(kind: str, setting: Setting, all_settings: Iterable[Setting]) ->
     return f"{kind}.png" if len(list(all_settings)) == 1 else f"{kind}-{setting.slug()}.png"
 
 
+def trade_off_name(protocol: str, backbone: str) -> str:
+    """File name of the figure of what was trained on against what was not."""
+    return f"{protocol}-{backbone}.png"
+
+
+def heat_map_name(backbone: str, shots: int) -> str:
+    """File name of the heat map of sources by targets."""
+    return f"transfer-{backbone}-{shots}shot.png"
+
+
 def shot_levels(plan: Plan) -> list[int]:
     """Shots in ascending order."""
     return sorted(plan.config["shots"])
@@ -67,6 +77,11 @@ def levels(plan: Plan) -> list[int]:
     """Shots in ascending order and then, if there are several, AVERAGE."""
     shots = shot_levels(plan)
     return [*shots, AVERAGE] if len(shots) > 1 else shots
+
+
+def ends(plan: Plan) -> list[int]:
+    """The fewest and the most shots: what sentences speak of where tables have every level."""
+    return sorted({min(plan.config["shots"]), max(plan.config["shots"])})
 
 
 def level_name(shots: int) -> str:
@@ -121,6 +136,9 @@ class Measure(ABC):
 
     What tests across datasets and tables of means start from: accuracy, or what a protocol makes of several accuracies.
     """
+
+    unit = "dataset"
+    """What one of `datasets` is called."""
 
     def __init__(self, plan: Plan, setting: Setting, datasets: Sequence[str]):
         """`datasets` are the units of tests across datasets."""

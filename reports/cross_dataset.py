@@ -9,10 +9,10 @@ from reports.cells import (
     Composite,
     Scores,
     dataset_name,
+    ends,
     level_name,
     masks_something,
     settings,
-    shot_levels,
     zero_shot_label,
 )
 from reports.comparisons import Comparison, Comparisons
@@ -53,6 +53,8 @@ class Counts(NamedTuple):
 class Transfer(Composite):
     """Accuracy on every target, averaged over the datasets that were trained on; the targets are the units."""
 
+    unit = "target"
+
     def __init__(self, plan: Plan, rows: Sequence[Row], backbone: str):
         """The cells of one backbone."""
         self.by_set = {one.eval_set: Scores(plan, rows, one) for one in settings(plan, PROTOCOL, backbone)}
@@ -64,6 +66,12 @@ class Transfer(Composite):
     def source(self) -> Scores:
         """Accuracy on the datasets' own test images."""
         return self.by_set["test"]
+
+    @property
+    def columns(self) -> list[str]:
+        """Every dataset that is evaluated, a single source first."""
+        first = self.sources if len(self.sources) == 1 else []
+        return list(dict.fromkeys([*first, *self.datasets, *self.sources]))
 
     def pairs(self) -> list[tuple[str, str]]:
         """(source, target) in the order of the plan."""
@@ -135,7 +143,7 @@ def summary(scores: Transfer, found: Sequence[Comparison], shots: int) -> Table:
         f"{', one by one, and averaged' if len(scores.sources) > 1 else ''}. Others: each of n = "
         f"{len(scores.datasets)} targets, classified among its own classes"
         f"{', first averaged over the sources' if len(scores.sources) > 1 else ''}, then averaged over targets.",
-        *(note.replace("datasets", "targets") for note in family_notes(scores, tests, [shots])),
+        *family_notes(scores, tests, [shots]),
     ]
     if baseline is not None:
         notes += _zero_shot_notes(scores, transfers, shots)
@@ -213,7 +221,7 @@ MATRIX_NOTE = (
 def matrix(scores: Transfer, found: Sequence[Comparison], method: str, shots: int) -> Table:
     """Sources by targets: points over zero-shot of one method."""
     tests = _by_target(scores, found)
-    targets = list(dict.fromkeys([*scores.datasets, *scores.sources]))
+    targets = scores.columns
     body = []
     for source in scores.sources:
         gains = [scores.gain(method, one, target, shots) for one, target in scores.pairs() if one == source]
@@ -249,14 +257,13 @@ def row_table(scores: Transfer, found: Sequence[Comparison], shots: int) -> Tabl
     plan, baseline = scores.plan, zero_shot_label(scores.plan)
     (source,) = scores.sources
     tests = _by_target(scores, found)
-    targets = [source, *scores.datasets]
     body = []
     for method in scores.methods:
         if method != baseline:
             gains = [scores.gain(method, *pair, shots) for pair in scores.pairs()]
-            cells = [_gain(scores, tests, method, source, target, shots) for target in targets]
+            cells = [_gain(scores, tests, method, source, target, shots) for target in scores.columns]
             body.append([method_name(plan, scores, method), *cells, _mean(gains)])
-    return Table(text.table(["Method", *map(dataset_name, targets), "mean of others"], body), [MATRIX_NOTE])
+    return Table(text.table(["Method", *map(dataset_name, scores.columns), "mean of others"], body), [MATRIX_NOTE])
 
 
 def source_table(scores: Transfer, found: Sequence[Comparison], source: str, shots: int) -> Table:
@@ -287,7 +294,7 @@ def findings(scores: Transfer, found: Sequence[Comparison]) -> list[str]:
     tests, transfers = Comparisons(found, scores.setting), transfer_tests(found, scores)
     if baseline is None:
         return []
-    for shots in shot_levels(plan):
+    for shots in ends(plan):
         level = level_name(shots)
         gains = {
             method: one.mean_difference
@@ -308,11 +315,10 @@ def findings(scores: Transfer, found: Sequence[Comparison]) -> list[str]:
         rest = [method for method in gains if method != first]
         if rest:
             low, high = (choose(rest, key=lambda method: gains[method]) for choose in (min, max))
-            ends = [
+            extremes = [
                 f"{text.escaped(plan.display(one))} ({text.points(gains[one])})" for one in dict.fromkeys([high, low])
             ]
-            sentence += (
-                f"; the others range from {ends[0]} to {ends[1]}" if len(ends) > 1 else f"; besides there is {ends[0]}"
-            )
+            several = f"the others range from {' to '.join(extremes)}"
+            sentence += "; " + (several if len(extremes) > 1 else f"the others: {extremes[0]}")
         said.append(f"{sentence}.")
     return said

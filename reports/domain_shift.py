@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 
 from reports import text
-from reports.cells import Composite, Scores, Setting, dataset_name, level_name, settings, shot_levels
+from reports.cells import Composite, Scores, Setting, dataset_name, ends, level_name, settings
 from reports.comparisons import Comparison, Comparisons
 from reports.rows import Row
 from reports.tables import (
@@ -146,7 +146,7 @@ def within_table(scores: Shifted, found: Sequence[Comparison], source: str, shot
 def findings(scores: Shifted) -> list[str]:
     """Who is best on the shifted sets at each number of shots, and what the shift costs."""
     plan, said = scores.plan, []
-    for shots in shot_levels(plan):
+    for shots in ends(plan):
         means = {m: mean for m in scores.methods if (mean := scores.mean(m, shots)) is not None}
         best = [m for m in means if m in best_of({m: v for m, v in means.items() if not scores.oracle(m)})]
         if not best:

@@ -63,7 +63,8 @@ def styles(plan: Plan) -> dict[str, Style]:
     return {label: found[label] for label in plan.methods}
 
 
-def _name(plan: Plan, label: str) -> str:
+def shown_name(plan: Plan, label: str) -> str:
+    """Display name of a method for legends."""
     return f"{plan.display(label)} (control)" if label == plan.control else plan.display(label)
 
 
@@ -137,7 +138,7 @@ def _legend(axes: Axes, plan: Plan, look: dict[str, Style]) -> None:
         plt.Line2D(
             [],
             [],
-            label=_name(plan, label),
+            label=shown_name(plan, label),
             **_line(style),
         )
         for label, style in look.items()
@@ -211,7 +212,7 @@ def gains(scores: Scores, baseline: str) -> Figure:
                 marker=style.marker or "|",
                 markersize=_size(style) + 0.5,
                 markerfacecolor=style.face,
-                label=_name(plan, label),
+                label=shown_name(plan, label),
                 zorder=2 + style.width,
             )
         for row in range(0, len(places), 2):
@@ -240,7 +241,8 @@ def _gain(scores: Scores, label: str, baseline: str, dataset: str | None, shots:
     return None if score is None or zero is None else score - zero
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all, and close it."""
     with atomic(path) as temporary:
         # Without the metadata the same numbers give the same bytes under every version string.
         figure.savefig(temporary, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
@@ -251,8 +253,11 @@ def draw(plan: Plan, rows: Sequence[Row], folder: Path) -> list[Path]:
     """Draw all figures of a benchmark.
 
     Returns:
-        The files, `curves.png` and, if zero-shot is planned, `gains.png`; per setting if there are several.
+        The files: under few_shot `curves.png` and, if zero-shot is planned, `gains.png`, per backbone if there are
+        several; then those of the other protocols, see `reports.protocol_figures`.
     """
+    from reports import protocol_figures  # here, because it draws with this module's styles
+
     folder.mkdir(parents=True, exist_ok=True)
     all_settings = settings(plan, "few_shot")
     baseline = zero_shot_label(plan)
@@ -264,5 +269,5 @@ def draw(plan: Plan, rows: Sequence[Row], folder: Path) -> list[Path]:
             drawn["gains"] = gains(scores, baseline)
         for kind, figure in drawn.items():
             written.append(folder / figure_name(kind, setting, all_settings))
-            _save(figure, written[-1])
-    return written
+            save(figure, written[-1])
+    return written + protocol_figures.draw(plan, rows, folder)

@@ -63,6 +63,13 @@ def warnings(plan: Plan, rows: Sequence[Row]) -> list[str]:
             f"{len(missing):,} of {len(plan.identities()):,} planned runs are missing; they are listed at the end and "
             "nothing stands in for them."
         )
+    asked = {(run, name) for run in runs for name in plan.evaluation_sets(run.protocol, run.dataset)}
+    lacking = {run for run, _ in asked - {(identity_of(row), row["eval_set"]) for row in rows}}
+    if lacking:
+        found.append(
+            f"{text.count(len(lacking), 'run')} of {len(runs):,} lack an evaluation set that the config asks for; its "
+            "numbers are missing."
+        )
     commits = Counter(row["provenance.commit"] for row in runs.values())
     if len(commits) > 1:
         parts = [f"{short(commit) if commit else 'unknown'} ({text.count(n, 'run')})" for commit, n in commits.items()]
@@ -135,23 +142,37 @@ def _mixed(runs: dict[Identity, Row]) -> list[str]:
 
 
 def dataset_table(plan: Plan, rows: Sequence[Row]) -> str:
-    """Datasets: classes, test images, origin, licence, hash of the split."""
+    """Datasets, those that are evaluated only too: classes, test images, origin, licence, hash of the split."""
+    trained = {name for protocol in plan.config["protocols"] for name in plan.trained_on(protocol)}
     body = []
-    for name in plan.config["datasets"]:
+    for name in plan.evaluated:
         entry = plan.datasets[name]
-        mine = [row for row in rows if row["dataset"] == name]
-        images = text.spread({row["images"] for row in mine if row["eval_set"] == "test"})
-        splits = sorted({row["provenance.split_sha256"] for row in mine})
+        splits = sorted({row["provenance.split_sha256"] for row in rows if row["dataset"] == name})
+        # The split of a dataset that is evaluated only is in no record.
+        unknown = text.MISSING if name in trained else text.NOTHING
         body.append(
             [
-                f"[{entry.label}]({name}.md)",
+                f"[{entry.label}]({name}.md)" if name in plan.config["datasets"] else entry.label,
                 text.escaped(entry.licence),
-                ", ".join(map(short, splits)) or text.MISSING,
+                ", ".join(map(short, splits)) or unknown,
                 str(entry.classes or "as in its split"),
-                images if mine else text.MISSING,
+                test_images(rows, name),
             ]
         )
     return text.table(["Dataset", "licence", "split (sha256)", "classes", "test images"], body, left=3)
+
+
+def test_images(rows: Iterable[Row], dataset: str) -> str:
+    """Number of test images: as counted on all of them, or on those of base and new classes."""
+    halves: dict[Identity, int] = {}
+    whole = set()
+    for row in rows:
+        if row["eval_set"] == dataset or (row["dataset"], row["eval_set"]) == (dataset, "test"):
+            whole.add(row["images"])
+        elif row["dataset"] == dataset and row["eval_set"] in ("base", "new"):
+            halves[identity_of(row)] = halves.get(identity_of(row), 0) + row["images"]
+    found = whole or set(halves.values())
+    return text.spread(found) if found else text.MISSING
 
 
 def origin_table(rows: Sequence[Row]) -> str:
@@ -187,16 +208,19 @@ def origin_table(rows: Sequence[Row]) -> str:
 
 def sample_table(plan: Plan, rows: Sequence[Row], dataset: str) -> str:
     """Hash of the few-shot sample of one dataset by shots and seed; every method saw the same."""
-    digests: dict[tuple[int, int], set[str]] = {}
+    digests: dict[tuple[bool, int, int], set[str]] = {}
     for row in rows:
         if row["dataset"] == dataset and row["provenance.sample_sha256"] is not None:
-            digests.setdefault((row["shots"], row["seed"]), set()).add(row["provenance.sample_sha256"])
+            cell = (row["protocol"] == "base_to_new", row["shots"], row["seed"])
+            digests.setdefault(cell, set()).add(row["provenance.sample_sha256"])
     seeds = plan.config["seeds"]
+    protocols = [name for name in plan.config["protocols"] if dataset in plan.trained_on(name)]
     body = [
         [
-            level_name(shots),
-            *(", ".join(map(short, sorted(digests.get((shots, seed), ())))) or text.MISSING for seed in seeds),
+            level_name(shots) + (", base classes" if base else ""),
+            *(", ".join(map(short, sorted(digests.get((base, shots, seed), ())))) or text.MISSING for seed in seeds),
         ]
+        for base in sorted({name == "base_to_new" for name in protocols})
         for shots in shot_levels(plan)
     ]
     return text.table(["", *(f"seed {seed}" for seed in seeds)], body, left=1 + len(seeds))

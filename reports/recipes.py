@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from reports import text
-from reports.cells import VALIDATION, dataset_name, level_name, shot_levels
+from reports.cells import VALIDATION, dataset_name, level_name, shot_levels, taking_part
 from reports.rows import Row
 from reports.tables import Table
 from rmt.plan import Plan, PlannedMethod
@@ -33,7 +33,8 @@ def cost_table(plan: Plan, rows: Iterable[Row], protocol: str, backbone: str) ->
     """Median seconds of tuning by shots; sizes and masked fraction as ranges over runs."""
     runs = _runs(rows, protocol, backbone)
     body = []
-    for method, planned in plan.methods.items():
+    for method in taking_part(plan, protocol):
+        planned = plan.methods[method]
         mine = [row for row in runs if row["method"] == method]
         cells = [text.escaped(plan.display(method))]
         for shots in shot_levels(plan):
@@ -59,13 +60,13 @@ def cost_table(plan: Plan, rows: Iterable[Row], protocol: str, backbone: str) ->
     ]
     devices = Counter(f"{row['provenance.device']}, {text.count(row['provenance.threads'], 'thread')}" for row in runs)
     notes = [
-        f"Seconds: median over the runs (n = {text.count(len(plan.config['datasets']), 'dataset')} × "
+        f"Seconds: median over the runs (n = {text.count(len(plan.trained_on(protocol)), 'dataset')} × "
         f"{text.count(len(plan.config['seeds']), 'seed')}, less those missing), search on validation images "
         "included, loading and evaluation not. Other columns: smallest to largest value over runs; masked %: median "
         "(range). Nothing here is tested.",
     ]
-    if any(method.below for method in plan.methods.values()):
-        notes.append("A stack (A + B): its own cost only; that of tuning the tower B comes on top.")
+    if any(plan.methods[method].below for method in taking_part(plan, protocol)):
+        notes.append("A stack (A + B, A on B's prompts): its own cost only; that of tuning B comes on top.")
     if devices:
         measured = [f"{text.escaped(device)} ({text.count(number, 'run')})" for device, number in devices.items()]
         notes.append(f"Measured on {text.listed(measured)}; the machine may have been shared.")
@@ -103,7 +104,7 @@ def selection_table(plan: Plan, rows: Iterable[Row], protocol: str, backbone: st
     """How hyperparameters and the evaluated step were chosen, per method."""
     runs = _runs(rows, protocol, backbone)
     body = []
-    for method in plan.methods:
+    for method in taking_part(plan, protocol):
         mine = [row for row in runs if row["method"] == method]
         rules = list(dict.fromkeys(RULES[row["selection.rule"]] for row in mine))
         checkpoints = {"last": "last step", "best": "best step", "none": "no steps"}
@@ -168,19 +169,51 @@ def _defaults(planned: PlannedMethod, name: str, cells: Iterable[tuple[str, int]
     return {cell: json.loads(json.dumps(default.resolve(*cell))) for cell in cells}
 
 
-def recipes(plan: Plan, rows: Iterable[Row], protocol: str, backbone: str) -> list[Recipe]:
-    """Effective hyperparameters of every method that has any: from the records, or as planned where there are none."""
+def _effective(plan: Plan, rows: Iterable[Row], protocol: str, backbone: str) -> dict[str, dict[tuple[str, int], Any]]:
+    """Hyperparameters by method and (dataset, shots): from the records, or as planned where a method has none."""
     runs = _runs(rows, protocol, backbone)
+    found = {}
+    for method in taking_part(plan, protocol):
+        planned = plan.methods[method]
+        found[method] = {
+            (row["dataset"], row["shots"]): row["hyperparameters"] for row in runs if row["method"] == method
+        } or {
+            (dataset, shots): planned.hyperparameters(dataset, shots)
+            for dataset in plan.trained_on(protocol)
+            for shots in (shot_levels(plan) if planned.entry.few_shot else [0])
+        }
+    return found
+
+
+def alike(plan: Plan, rows: Sequence[Row], backbone: str) -> list[list[str]]:
+    """The planned protocols in groups that share every method's hyperparameters on every dataset that they share."""
+    groups: list[tuple[list[str], dict[str, dict[tuple[str, int], Any]]]] = []
+    for protocol in plan.config["protocols"]:
+        mine = _effective(plan, rows, protocol, backbone)
+        for names, theirs in groups:
+            if all(
+                theirs.get(method, {}).get(cell, values) == values
+                for method, cells in mine.items()
+                for cell, values in cells.items()
+            ):
+                names.append(protocol)
+                for method, cells in mine.items():
+                    theirs.setdefault(method, {}).update(cells)
+                break
+        else:
+            groups.append(([protocol], mine))
+    return [names for names, _ in groups]
+
+
+def recipes(plan: Plan, rows: Sequence[Row], protocols: Sequence[str], backbone: str) -> list[Recipe]:
+    """Effective hyperparameters of every method that has any, under protocols that are `alike`."""
+    known: dict[str, dict[tuple[str, int], Any]] = {}
+    for protocol in protocols:
+        for method, cells in _effective(plan, rows, protocol, backbone).items():
+            known.setdefault(method, {}).update(cells)
     found = []
-    for method, planned in plan.methods.items():
-        effective = {(row["dataset"], row["shots"]): row["hyperparameters"] for row in runs if row["method"] == method}
-        if not effective:
-            shots_list = shot_levels(plan) if planned.entry.few_shot else [0]
-            effective = {
-                (dataset, shots): planned.hyperparameters(dataset, shots)
-                for dataset in plan.config["datasets"]
-                for shots in shots_list
-            }
+    for method, effective in known.items():
+        planned = plan.methods[method]
         names = dict.fromkeys(name for values in effective.values() for name in values)
         body = []
         differing = 0

@@ -1,13 +1,14 @@
 """The generated pages: index.md and one page per dataset beside it. The same inputs give the same bytes."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from reports import findings, literature, masks_page, provenance, recipes, statistics, tables, text
+from reports import findings, literature, masks_page, parts, provenance, recipes, statistics, tables, text
 from reports.cells import (
     AVERAGE,
     Scores,
@@ -103,13 +104,17 @@ def _published(plan: Plan, found: Sequence[Comparison], summary: bool) -> tables
 def _index(
     plan: Plan,
     rows: Sequence[Row],
+    found: Sequence[Comparison],
     views: Sequence[_View],
     figures: Path,
     page: Path,
     masks: masks_page.Tables,
 ) -> dict[str, Any]:
     all_settings = [view.setting for view in views]
-    groups = list(dict.fromkeys((setting.protocol, setting.backbone) for setting in all_settings))
+    protocols, backbones = plan.config["protocols"], plan.config["backbones"]
+    groups = [(protocol, backbone) for protocol in protocols for backbone in backbones]
+    runs_of = Counter(identity.protocol for identity in plan.identities())
+    beside = parts.parts(plan, rows, found, lambda name: _link(figures, name, page))
     planned, missing = len(plan.identities()), len(missing_runs(plan, rows))
     once = [plan.display(label) for label, method in plan.methods.items() if not method.entry.few_shot]
     uses = {method.use for method in plan.methods.values()}
@@ -130,18 +135,32 @@ def _index(
         "averaged": AVERAGE in levels(plan),
         "period": provenance.period(rows),
         "warnings": provenance.warnings(plan, rows),
+        "protocols": [{"name": name, "runs": f"{runs_of[name]:,}"} for name in protocols],
         "sections": [_section(plan, view, figures, page, all_settings) for view in views],
+        "parts": beside,
+        "findings": [
+            *((view.heading, findings.findings(view.scores, view.tests)) for view in views),
+            *(one for part in beside for one in part.findings if one[1]),
+        ],
         "groups": [
             {
                 "heading": f"{protocol}, {registry.BACKBONES[backbone].label}",
+                "folded": protocol != protocols[0],
                 "cost": recipes.cost_table(plan, rows, protocol, backbone),
                 "selection": recipes.selection_table(plan, rows, protocol, backbone),
-                "recipes": recipes.recipes(plan, rows, protocol, backbone),
             }
             for protocol, backbone in groups
         ],
         "masks": masks_page.sections(plan, masks, lambda name: _link(figures, name, page)),
         "cross_dataset": "cross_dataset" in plan.config["protocols"],
+        "recipes": [
+            {
+                "heading": f"{text.listed(names)}, {registry.BACKBONES[backbone].label}",
+                "recipes": recipes.recipes(plan, rows, names, backbone),
+            }
+            for backbone in backbones
+            for names in recipes.alike(plan, rows, backbone)
+        ],
         "alpha": statistics.ALPHA,
         "smallest": text.p_value(statistics.smallest_p(len(plan.config["datasets"]))),
         "needed": statistics.units_needed(max(1, len(compared))),
@@ -161,16 +180,17 @@ def _index(
     }
 
 
-def _dataset_page(plan: Plan, rows: Sequence[Row], views: Sequence[_View], dataset: str, index: str) -> dict[str, Any]:
+def _dataset_page(
+    plan: Plan, rows: Sequence[Row], found: Sequence[Comparison], views: Sequence[_View], dataset: str, index: str
+) -> dict[str, Any]:
     entry = plan.datasets[dataset]
-    images = {view.scores.images[dataset] for view in views if dataset in view.scores.images}
     return {
         "label": entry.label,
         "benchmark": plan.benchmark,
         "index": index,
         "classes": entry.classes or "as in its split",
         "note": text.escaped(entry.note),
-        "images": text.spread(images) if images else text.MISSING,
+        "images": provenance.test_images(rows, dataset),
         "template": text.code(entry.template),
         "origin": text.escaped(entry.citation),
         "licence": text.escaped(entry.licence),
@@ -194,6 +214,8 @@ def _dataset_page(plan: Plan, rows: Sequence[Row], views: Sequence[_View], datas
             for view in views
             if dataset in view.scores.datasets
         ],
+        "blocks": parts.dataset_blocks(plan, rows, found, dataset),
+        "trained": any(dataset in plan.trained_on(protocol) for protocol in plan.config["protocols"]),
         "samples": provenance.sample_table(plan, rows, dataset),
     }
 
@@ -231,10 +253,10 @@ def render(
     views = [_View(plan, rows, found, setting, len(all_settings) > 1) for setting in all_settings]
     environment = _environment()
     pages = []
-    index = _index(plan, rows, views, figures, output, masks)
+    index = _index(plan, rows, found, views, figures, output, masks)
     for dataset in plan.config["datasets"]:
         pages.append(output.with_name(f"{dataset}.md"))
-        content = _dataset_page(plan, rows, views, dataset, output.name)
+        content = _dataset_page(plan, rows, found, views, dataset, output.name)
         _write(pages[-1], environment.get_template("dataset.md.jinja").render(content))
     _write(output, environment.get_template("index.md.jinja").render(index))
     return [*pages, output]

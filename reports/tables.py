@@ -17,6 +17,9 @@ ORACLE = "°"
 """Mark of a method whose settings were chosen on the test set."""
 
 
+MISSING_NOTE = "missing (a/b): only a of b datasets have all their runs, and a mean over fewer would not compare."
+
+
 class Table(NamedTuple):
     """A Markdown table and the notes to print beneath it."""
 
@@ -68,11 +71,11 @@ def family_notes(scores: Measure, tests: Comparisons, all_levels: Sequence[int])
         family = [one for one in tests.family("across", "", shots) if one.family_size and one.n]
         if family:
             n = text.spread(one.n for one in family)
-            key = (n, too_small_note(family, "dataset"), family[0].family_size)
+            key = (n, too_small_note(family, scores.unit), family[0].family_size)
             grouped.setdefault(key, []).append(level_name(shots))
     return [
         f"{_capital(', '.join(names))}: Wilcoxon signed-rank test against {plan.display(plan.control)}, "
-        f"n = {n} datasets, Holm within a family of {text.count(size, 'comparison')}"
+        f"n = {n} {scores.unit}s, Holm within a family of {text.count(size, 'comparison')}"
         f"{' per column' if len(names) > 1 else ''}. {refusal}".rstrip()
         for (n, refusal, size), names in grouped.items()
     ]
@@ -115,9 +118,7 @@ def summary(scores: Scores, tests: Comparisons) -> Table:
         *family_notes(scores, tests, levels(plan)),
     ]
     if any(text.MISSING in value for row in body for value in row):
-        notes.append(
-            "missing (a/b): only a of b datasets have all their runs, and a mean over fewer would not compare."
-        )
+        notes.append(MISSING_NOTE)
     if unflipped:
         notes.append(unflipped_note(unflipped))
     return Table(text.table(header, body), notes)
@@ -216,12 +217,11 @@ def across_table(scores: Measure, tests: Comparisons, shots: int) -> Table:
     notes = family_notes(scores, tests, [shots])
     omnibus = tests.omnibus(shots)
     if omnibus is not None and not math.isnan(omnibus.p):
-        notes.append(
+        said = (
             f"Do the methods differ at all? Friedman test with the Iman-Davenport statistic over {omnibus.family_size} "
-            f"methods, n = {omnibus.n} datasets: F = {omnibus.statistic:.2f}, p = {text.p_value(omnibus.p)}.".replace(
-                "p = <", "p < "
-            ).replace("F = inf", "F = ∞")
+            f"methods, n = {omnibus.n} {scores.unit}s: F = {omnibus.statistic:.2f}, p = {text.p_value(omnibus.p)}."
         )
+        notes.append(said.replace("p = <", "p < ").replace("F = inf", "F = ∞"))
     return Table(text.table([*header, "verdict"], body), notes)
 
 

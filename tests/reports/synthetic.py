@@ -213,8 +213,8 @@ def plan_json(plan: Plan) -> str:
 
 GENERAL = {
     "protocols": ["few_shot", "base_to_new", "domain_shift", "cross_dataset"],
-    "datasets": ["digits", "letters", "displays", "imagenet"],
-    "sources": ["digits", "letters"],
+    "datasets": ["digits", "outlines", "displays", "imagenet"],
+    "sources": ["digits", "outlines"],
     "methods": {
         label: {}
         for label in ("zero_shot", "tip_adapter", "clip_adapter", "coop", "amt", "r_amt", "coop+r_amt", "r_amt+coop")

@@ -276,7 +276,7 @@ def test_selection_table(page: Page) -> None:
 
 
 def test_recipes(holes: Page) -> None:
-    found = {one.title: one for one in recipes.recipes(holes.plan, holes.rows, "few_shot", "tiny_clip")}
+    found = {one.title: one for one in recipes.recipes(holes.plan, holes.rows, ["few_shot"], "tiny_clip")}
     assert (found["R-AMT"].number, found["R-AMT"].differing) == ("10 hyperparameters", 1)
     rows = cells(found["R-AMT"].table)
     assert rows["`learning_rate`"][:2] == ["**0.0003**", "8e-05"]
@@ -379,23 +379,27 @@ def test_page_with_holes(holes: Page) -> None:
     assert "git checkout" not in holes.text
 
 
+def whole(one: Page) -> None:
+    """Every table of every page is whole, every link leads somewhere, headings differ."""
+    for path in one.folder.glob("*.md"):
+        content = path.read_text()
+        for table in tables_of(content):
+            widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
+            assert len(widths) == 1, table
+        for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", content):
+            assert (one.folder / link).is_file(), link
+        headings = [line for line in content.splitlines() if re.match("#+ ", line)]
+        assert len(set(headings)) == len(headings)
+        anchors = {re.sub(r"[^\w\- ]", "", line.lstrip("# ").lower()).replace(" ", "-") for line in headings}
+        assert set(re.findall(r"\]\(#([^)]+)\)", content)) <= anchors
+        assert not re.search(r"\bnan\b|\bNone\b|\n\n\n", content)
+        assert content.count("<details>") == content.count("</details>")
+        assert content.endswith("\n")
+
+
 def test_every_table_is_whole_and_every_link_leads_somewhere(page: Page, holes: Page) -> None:
     for one in (page, holes):
-        for path in one.folder.glob("*.md"):
-            content = path.read_text()
-            for table in tables_of(content):
-                widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
-                assert len(widths) == 1, table
-            for link in re.findall(r"\]\(([^)#]+)\)", content):
-                assert (one.folder / link).is_file(), link
-            anchors = {
-                re.sub(r"[^\w\- ]", "", line.lstrip("# ").lower()).replace(" ", "-")
-                for line in content.splitlines()
-                if line.startswith("#")
-            }
-            assert set(re.findall(r"\]\(#([^)]+)\)", content)) <= anchors
-            assert not re.search(r"\bnan\b|\bNone\b|\n\n\n", content)
-            assert content.endswith("\n")
+        whole(one)
 
 
 def test_rendering_repeats_to_the_byte(page: Page, tmp_path: Path) -> None:
