@@ -176,10 +176,11 @@ def _zero_shot_notes(scores: Transfer, transfers: Sequence[Comparison], shots: i
     notes = []
     if over:
         n = text.spread(one.n for one in over)
+        several = len(scores.sources) > 1
+        sources = ", and sources, because runs that share a target are not independent" if several else ""
         notes.append(
-            f"Less zero-shot: the target is the unit (n = {n}){', sources' if len(scores.sources) > 1 else ''} and "
-            "seeds averaged first, because runs that share a target are not independent; BCa bootstrap interval over "
-            "targets, approximate. ↑ ↓ significantly above or below zero-shot: Wilcoxon signed-rank test, Holm within "
+            f"Less zero-shot: the target is the unit (n = {n}), seeds averaged first{sources}; BCa bootstrap interval "
+            "over targets, approximate. ↑ ↓ significantly above or below zero-shot: Wilcoxon signed-rank test, Holm within "
             f"a family of {text.count(over[0].family_size, 'comparison')}. {too_small_note(over, 'target')}".rstrip()
         )
     if within:
@@ -249,7 +250,8 @@ def _mean(gains: Sequence[float | None]) -> str:
 
 
 def _by_target(scores: Transfer, found: Sequence[Comparison]) -> dict[str, Comparisons]:
-    return {name: Comparisons(found, one.setting) for name, one in scores.by_set.items()}
+    mine = transfer_tests(found, scores)
+    return {name: Comparisons(mine, one.setting) for name, one in scores.by_set.items()}
 
 
 def row_table(scores: Transfer, found: Sequence[Comparison], shots: int) -> Table:

@@ -75,9 +75,10 @@ def trade_off(plan: Plan, panels: Mapping[int, Points], across: str, upwards: st
                 color=style.colour,
                 marker=style.marker or "o",
                 markersize=10 if style.marker == "*" else 6.5,
-                markerfacecolor=style.face,
+                # A stack often lies where its method does: hollow and on top, both are seen.
+                markerfacecolor="none" if style.face == "white" else style.face,
                 markeredgewidth=1.3,
-                zorder=2 + style.width,
+                zorder=6 if style.face == "white" else 2 + style.width,
             )
         axes.set_title(level_name(shots), fontsize=10)
         axes.margins(0.12)

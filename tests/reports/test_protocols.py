@@ -301,7 +301,7 @@ def test_cross_dataset_tables(general: Plan, rows: list[Row], general_tests: lis
     assert found["Zero-shot CLIP"] == ["38.8", "39.4", "–", "–", "–"]
     assert found["CLIP-Adapter"][1:3] == ["**41.9**", "+2.5"]
     assert "trained and tested on Digits and Outlines, one by one, and averaged" in table.notes[0]
-    assert "the target is the unit (n = 4), sources and seeds averaged first" in table.notes[2]
+    assert "the target is the unit (n = 4), seeds averaged first, and sources, because runs" in table.notes[2]
     assert cross_dataset.shown_methods(scores) == ["amt", "r_amt", "r_amt+coop"]
     matrix = cells(cross_dataset.matrix(scores, general_tests, "amt", 2).table)
     assert matrix["Trained on"] == [*map(dataset_name, GENERAL["datasets"]), "mean of others"]
