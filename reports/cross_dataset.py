@@ -180,8 +180,8 @@ def _zero_shot_notes(scores: Transfer, transfers: Sequence[Comparison], shots: i
         sources = ", and sources, because runs that share a target are not independent" if several else ""
         notes.append(
             f"Less zero-shot: the target is the unit (n = {n}), seeds averaged first{sources}; BCa bootstrap interval "
-            "over targets, approximate. ↑ ↓ significantly above or below zero-shot: Wilcoxon signed-rank test, Holm within "
-            f"a family of {text.count(over[0].family_size, 'comparison')}. {too_small_note(over, 'target')}".rstrip()
+            "over targets, approximate. ↑ ↓ significantly above or below zero-shot: Wilcoxon signed-rank test, Holm "
+            f"within a family of {text.count(over[0].family_size, 'comparison')}. {too_small_note(over, 'target')}"
         )
     if within:
         notes.append(
@@ -190,7 +190,7 @@ def _zero_shot_notes(scores: Transfer, transfers: Sequence[Comparison], shots: i
             f"{text.spread(one.n for one in within)} test images, Holm within a family of "
             f"{text.spread(one.family_size for one in within)} comparisons per pair."
         )
-    return notes
+    return [note.rstrip() for note in notes]
 
 
 def shown_methods(scores: Transfer) -> list[str]:
