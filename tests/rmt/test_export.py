@@ -59,7 +59,7 @@ def read_by_equation(about: dict, head: dict[str, torch.Tensor], f: torch.Tensor
     """Logits as `logits` of the description says, its equation run as Python."""
     equation = about["logits"].removeprefix("logits = ")
     names = {"f": f, "n": n, "text": text, "exp": torch.exp, "relu": torch.relu, "logit_scale": about["logit_scale"]}
-    names |= head | about["chosen"]
+    names |= about["hyperparameters"] | head | about["chosen"]
     names["one_hot"] = lambda labels: torch.nn.functional.one_hot(labels, len(about["classes"])).float()
     main_part, _, where = equation.partition(", where ")
     if where.startswith("g = "):
@@ -113,7 +113,17 @@ def test_a_fresh_process_repeats_the_runs_features_to_the_bit(stranger, toy_data
 
 @pytest.mark.parametrize(
     "label",
-    ["zero_shot", "r_amt", "coop", "clip_adapter+r_amt", "r_amt+coop", "tip_adapter_f+r_amt", "linear_probe+r_amt"],
+    [
+        "zero_shot",
+        "r_amt",
+        "coop",
+        "clip_adapter+r_amt",
+        "r_amt+coop",
+        "tip_adapter_f+r_amt",
+        "linear_probe+r_amt",
+        "taskres",
+        "lp_plus_plus",
+    ],
 )
 def test_the_equation_gives_the_runs_predictions(stranger, run_of, label: str) -> None:
     about, head, found = stranger(label)
@@ -146,7 +156,7 @@ def test_every_method_exports_a_model_that_open_clip_loads(tmp_path: Path, run_o
     about = json.loads(output.with_suffix(".json").read_text())
     plain = (restored.folded is not None or label == "zero_shot") and not label.endswith("+coop")
     assert (about["head"] is None) == plain == (not (tmp_path / "model.head.safetensors").exists())
-    assert about["logits"].startswith("logits = ")
+    assert "logits" in about["logits"]
     assert about["classes"] == list(toy.CLASSES) and about["template"] == toy.TEMPLATE
 
 
@@ -154,7 +164,7 @@ def test_nothing_is_replaced_without_force(tmp_path: Path, run_of: RunOf, capsys
     output = tmp_path / "model.safetensors"
     assert main(["export", str(run_of("coop")), "--output", str(output)]) == 0
     printed = capsys.readouterr().out
-    assert "model.head.safetensors: the head: text [4 x 128], context [5 x 64]" in printed
+    assert "model.head.safetensors: the head: text [4 x 128], raw_text [4 x 128], context [5 x 64]" in printed
     assert "open_clip.create_model_and_transforms('tiny_clip', pretrained=" in printed
     before = output.read_bytes()
     assert main(["export", str(run_of("r_amt")), "--output", str(output)]) == 2
