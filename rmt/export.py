@@ -141,7 +141,7 @@ def export(restored: Restored, output: Path, force: bool = False) -> Exported:
             "architecture": record["backbone"]["architecture"],
             "load": load,
             "classes": list(task.classes),
-            "template": task.template,
+            "template": restored.template,
             "image": {
                 "pixels": restored.clip.pixels,
                 "resize": restored.clip.resize,

@@ -70,7 +70,12 @@ class Restored:
             encode = self.folded.encode_text
         else:
             return task.raw_text
-        return encode(task.classes, task.template)
+        return encode(task.classes, self.template)
+
+    @property
+    def template(self) -> str:
+        """The prompt of the run: the dataset's, or the method's own."""
+        return methods.prompt(self.run.use, self.task.template, self.task.hyperparameters)
 
     @property
     def text(self) -> Tensor:

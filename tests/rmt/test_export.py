@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from rmt import methods
 from rmt.__main__ import main
 from rmt.data import read_pack
 from rmt.restore import restore
@@ -94,7 +95,7 @@ def stranger(tmp_path_factory, toy_data: Path, run_of: RunOf):
     return read
 
 
-@pytest.mark.parametrize("label", ["zero_shot", "r_amt", "coop", "clip_adapter+r_amt", "r_amt+coop"])
+@pytest.mark.parametrize("label", ["zero_shot", "r_amt", "clip_lora", "coop", "clip_adapter+r_amt", "r_amt+coop"])
 def test_a_fresh_process_repeats_the_runs_features_to_the_bit(stranger, toy_data, run_of, label: str) -> None:
     """From the image files on: decoding, the test transform, the tower."""
     about, head, found = stranger(label)
@@ -121,6 +122,7 @@ def test_a_fresh_process_repeats_the_runs_features_to_the_bit(stranger, toy_data
         "r_amt+coop",
         "tip_adapter_f+r_amt",
         "linear_probe+r_amt",
+        "clip_lora",
         "taskres",
         "lp_plus_plus",
     ],
@@ -189,3 +191,9 @@ def test_the_line_that_loads_another_kind_of_transform(monkeypatch, run_of: RunO
         "pretrained='model.safetensors', image_mean=(0.5, 0.5, 0.5), image_std=(0.5, 0.5, 0.5), "
         "image_resize_mode='squash'); model.eval()"
     )
+
+
+def test_a_method_with_a_prompt_of_its_own_says_so() -> None:
+    own = {"template": "an image of {}."}
+    assert methods.prompt("clip_lora", toy.TEMPLATE, own) == own["template"]
+    assert methods.prompt("r_amt", toy.TEMPLATE, own) == toy.TEMPLATE
