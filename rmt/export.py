@@ -27,7 +27,7 @@ from rmt.restore import Restored
 
 WORDS = (
     "f: image features [N, d] of the exported model, encode_image(images), not normalised; n(x): x / norm(x), row by "
-    "row; text: {text}; every other name is a tensor of the head, or a number given here"
+    "row; text: {text}; every other name is a tensor of the head, or a number among chosen and hyperparameters"
 )
 
 
@@ -81,7 +81,7 @@ def _head(restored: Restored) -> dict[str, Tensor]:
     below = restored.below
     if (folded or not restored.adapter) and (below is None or methods.folds(below.use)):
         return {}
-    return {"text": restored.text} | ({} if folded else restored.adapter)
+    return {"text": restored.text, "raw_text": restored.raw_text} | ({} if folded else restored.adapter)
 
 
 def _sha256(path: Path) -> str:
@@ -125,7 +125,7 @@ def export(restored: Restored, output: Path, force: bool = False) -> Exported:
     load = load_line(restored, output)
     record = run.record
     text = (
-        "the head's class text features [C, d], L2-normalised"
+        "the head's class text features [C, d], L2-normalised (raw_text: the same, not normalised)"
         if head
         else (
             "n(encode_text(prompts)) of the exported model, one prompt per class: the template with the class name in "
@@ -141,7 +141,7 @@ def export(restored: Restored, output: Path, force: bool = False) -> Exported:
             "architecture": record["backbone"]["architecture"],
             "load": load,
             "classes": list(task.classes),
-            "template": task.template,
+            "template": restored.template,
             "image": {
                 "pixels": restored.clip.pixels,
                 "resize": restored.clip.resize,
@@ -180,8 +180,9 @@ def export(restored: Restored, output: Path, force: bool = False) -> Exported:
 def report(restored: Restored, done: Exported) -> str:
     """What was written and how to load it, for the terminal."""
     size = done.model.stat().st_size / 1e6
-    what = "its CLIP, unchanged" if restored.base.clip is restored.clip and not restored.folded else "the tuned CLIP"
-    lines = [f"{done.model}: {what} of {restored.run.title}; {done.parameters:,} numbers, {size:,.1f} MB"]
+    changed = restored.base.clip is not restored.clip or restored.folded
+    what = "CLIP as tuned by" if changed else "CLIP's own weights, which were not changed by"
+    lines = [f"{done.model}: {what} {restored.run.title} ({done.parameters:,} numbers, {size:,.1f} MB)"]
     if done.head:
         tensors = json.loads(done.description.read_text())["head"]["tensors"]
         shapes = ", ".join(f"{name} [{' x '.join(map(str, shape))}]" for name, shape in tensors.items())

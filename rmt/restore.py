@@ -58,9 +58,9 @@ class Restored:
         """The CLIP with what was learnt in its weights; None for a method that answers by more than CLIP's logits."""
         return methods.fold(self.run.use, self.base.clip, self.adapter)
 
-    @property
-    def text(self) -> Tensor:
-        """L2-normalised text features [C, d] of the trained classes, by the run's own prompts, frozen or learnt."""
+    @cached_property
+    def raw_text(self) -> Tensor:
+        """Text features [C, d] of the trained classes by the run's own prompts, frozen or learnt, not normalised."""
         use, task = self.run.use, self.task
         prompts_below = self.below is not None and registry.METHODS[self.below.use].offers == "prompts"
         if registry.METHODS[use].offers == "prompts":
@@ -69,8 +69,18 @@ class Restored:
         elif self.folded is not None and not prompts_below:
             encode = self.folded.encode_text
         else:
-            return task.text
-        return functional.normalize(encode(task.classes, task.template), dim=-1)
+            return task.raw_text
+        return encode(task.classes, self.template)
+
+    @property
+    def template(self) -> str:
+        """The prompt of the run: the dataset's, or the method's own."""
+        return methods.prompt(self.run.use, self.task.template, self.task.hyperparameters)
+
+    @property
+    def text(self) -> Tensor:
+        """The same, L2-normalised."""
+        return functional.normalize(self.raw_text, dim=-1)
 
 
 def _adapter(run: Run) -> dict[str, Tensor]:

@@ -8,9 +8,12 @@ A method is a module with two functions:
 `Tuned.adapter` and `Tuned.chosen` are what is stored; every answer, in the run itself or years later, is given by
 `answer` from these alone. A method never sees evaluation labels and never scores itself; the one exception are recipes
 that their authors selected on the test set, registered with `oracle` under a name that ends in `_test_oracle`. A method
-that others may stand on has a third function, `stand_on(clip, adapter, settings) -> Foundation`. Two things are for the
-export of a run: `fold(clip, adapter) -> clip`, a copy with what was learnt inside its weights, for a method that then
-answers by CLIP's own logits; and `LOGITS`, the equation of its logits in the names of its adapter's tensors.
+that others may stand on has a third function, `stand_on(clip, adapter, settings) -> Foundation`.
+
+Three more names are optional. `fold(clip, adapter) -> clip` gives a copy with what was learnt inside its weights, for a
+method that then answers by CLIP's own logits; `prompt(template, settings) -> template` is for one that gives the
+classes other prompts than the dataset's; `LOGITS` is the equation of its logits in the names of its adapter's tensors,
+for whoever uses an exported run.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -200,6 +203,12 @@ def folds(use: str) -> bool:
 def fold(use: str, clip: Any, adapter: Mapping[str, Tensor]) -> Any | None:
     """A copy of the CLIP with what a run learnt folded into its weights; None for a method that cannot be folded."""
     return import_module(registry.METHODS[use].module).fold(clip, adapter) if folds(use) else None
+
+
+def prompt(use: str, template: str, settings: Mapping[str, Any]) -> str:
+    """The prompt that a registered method gives the classes instead of the dataset's, if it has one of its own."""
+    own = getattr(import_module(registry.METHODS[use].module), "prompt", None)
+    return template if own is None else own(template, settings)
 
 
 def logits_equation(use: str) -> str:

@@ -25,6 +25,12 @@ from rmt.images import TrainingImages
 from rmt.methods import Answer, EvaluationSet, Task, Tuned
 from rmt.methods.coop import assemble, check_text_tower, encode_prompts, initial_context, prompt_tokens, suffix_of
 
+LOGITS = (
+    "logits = logit_scale * sum(n(f)[:, None] * n(t), axis=2), where t[i, c] are the text tower's features of the "
+    "prompt [start, context + h[i], name of class c, suffix, end] as embedded tokens, and "
+    "h = relu(n(f) @ down.weight.T + down.bias) @ up.weight.T + up.bias"
+)
+
 TOKENS_PER_PASS = 1 << 15
 """Tokens (images x classes x length) that one pass of the text tower takes at evaluation, or those of one image."""
 

@@ -25,6 +25,8 @@ from rmt import train
 from rmt.methods import Answer, Task, Tuned
 from rmt.methods.tip_adapter import one_hot
 
+LOGITS = "logits = n(f) @ weight.T + bias + alpha * (n(f) @ text.T)"
+
 
 def blend(features: Tensor, text: Tensor, weight: Tensor, bias: Tensor, alpha: Tensor) -> Tensor:
     """Logits [N, C] from L2-normalised features [N, d] and text [C, d]; `weight` is [C, d], `bias` and `alpha` [C]."""

@@ -21,6 +21,8 @@ from rmt.data import EpochBatches
 from rmt.methods import Answer, Task, Tuned
 from rmt.methods.zero_shot import classify
 
+LOGITS = "logits = logit_scale * n(f) @ n(raw_text + residual_scale * residual).T"
+
 
 def classifier(text: Tensor, residual: Tensor, scale: float) -> Tensor:
     """L2-normalised class weights [C, d] from raw text features [C, d] and the residual [C, d]."""

@@ -18,11 +18,11 @@ from torch.nn import functional
 
 from rmt import train
 from rmt.methods import Oracle, Task, Tuned
-from rmt.methods.tip_adapter import answer, search
+from rmt.methods.tip_adapter import LOGITS, answer, search
 from rmt.methods.tip_adapter_f import KeyTuner, of
 from rmt.methods.zero_shot import classify
 
-__all__ = ["answer", "tune"]
+__all__ = ["LOGITS", "answer", "tune"]
 
 
 class EpochPicker(KeyTuner):

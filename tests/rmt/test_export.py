@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from rmt import methods
 from rmt.__main__ import main
 from rmt.data import read_pack
 from rmt.restore import restore
@@ -59,7 +60,7 @@ def read_by_equation(about: dict, head: dict[str, torch.Tensor], f: torch.Tensor
     """Logits as `logits` of the description says, its equation run as Python."""
     equation = about["logits"].removeprefix("logits = ")
     names = {"f": f, "n": n, "text": text, "exp": torch.exp, "relu": torch.relu, "logit_scale": about["logit_scale"]}
-    names |= head | about["chosen"]
+    names |= about["hyperparameters"] | head | about["chosen"]
     names["one_hot"] = lambda labels: torch.nn.functional.one_hot(labels, len(about["classes"])).float()
     main_part, _, where = equation.partition(", where ")
     if where.startswith("g = "):
@@ -94,7 +95,7 @@ def stranger(tmp_path_factory, toy_data: Path, run_of: RunOf):
     return read
 
 
-@pytest.mark.parametrize("label", ["zero_shot", "r_amt", "coop", "clip_adapter+r_amt", "r_amt+coop"])
+@pytest.mark.parametrize("label", ["zero_shot", "r_amt", "clip_lora", "coop", "clip_adapter+r_amt", "r_amt+coop"])
 def test_a_fresh_process_repeats_the_runs_features_to_the_bit(stranger, toy_data, run_of, label: str) -> None:
     """From the image files on: decoding, the test transform, the tower."""
     about, head, found = stranger(label)
@@ -113,7 +114,18 @@ def test_a_fresh_process_repeats_the_runs_features_to_the_bit(stranger, toy_data
 
 @pytest.mark.parametrize(
     "label",
-    ["zero_shot", "r_amt", "coop", "clip_adapter+r_amt", "r_amt+coop", "tip_adapter_f+r_amt", "linear_probe+r_amt"],
+    [
+        "zero_shot",
+        "r_amt",
+        "coop",
+        "clip_adapter+r_amt",
+        "r_amt+coop",
+        "tip_adapter_f+r_amt",
+        "linear_probe+r_amt",
+        "clip_lora",
+        "taskres",
+        "lp_plus_plus",
+    ],
 )
 def test_the_equation_gives_the_runs_predictions(stranger, run_of, label: str) -> None:
     about, head, found = stranger(label)
@@ -146,7 +158,7 @@ def test_every_method_exports_a_model_that_open_clip_loads(tmp_path: Path, run_o
     about = json.loads(output.with_suffix(".json").read_text())
     plain = (restored.folded is not None or label == "zero_shot") and not label.endswith("+coop")
     assert (about["head"] is None) == plain == (not (tmp_path / "model.head.safetensors").exists())
-    assert about["logits"].startswith("logits = ")
+    assert "logits" in about["logits"]
     assert about["classes"] == list(toy.CLASSES) and about["template"] == toy.TEMPLATE
 
 
@@ -154,7 +166,7 @@ def test_nothing_is_replaced_without_force(tmp_path: Path, run_of: RunOf, capsys
     output = tmp_path / "model.safetensors"
     assert main(["export", str(run_of("coop")), "--output", str(output)]) == 0
     printed = capsys.readouterr().out
-    assert "model.head.safetensors: the head: text [4 x 128], context [5 x 64]" in printed
+    assert "model.head.safetensors: the head: text [4 x 128], raw_text [4 x 128], context [5 x 64]" in printed
     assert "open_clip.create_model_and_transforms('tiny_clip', pretrained=" in printed
     before = output.read_bytes()
     assert main(["export", str(run_of("r_amt")), "--output", str(output)]) == 2
@@ -179,3 +191,9 @@ def test_the_line_that_loads_another_kind_of_transform(monkeypatch, run_of: RunO
         "pretrained='model.safetensors', image_mean=(0.5, 0.5, 0.5), image_std=(0.5, 0.5, 0.5), "
         "image_resize_mode='squash'); model.eval()"
     )
+
+
+def test_a_method_with_a_prompt_of_its_own_says_so() -> None:
+    own = {"template": "an image of {}."}
+    assert methods.prompt("clip_lora", toy.TEMPLATE, own) == own["template"]
+    assert methods.prompt("r_amt", toy.TEMPLATE, own) == toy.TEMPLATE
