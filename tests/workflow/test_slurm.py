@@ -124,7 +124,7 @@ class Benchmark:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-            deadline = time.monotonic() + 400
+            deadline = time.monotonic() + 600
             try:
                 while process.poll() is None and time.monotonic() < deadline:
                     running = fits()
@@ -202,6 +202,8 @@ class Blows:
         if not benchmark.under_way():
             return
         for fit in running:
+            if self.left.get(fit.seed) == "without its node" and command("squeue", "--noheader", "--states=COMPLETING"):
+                continue  # Slurm would take minutes to find that what it was ending has gone
             blow = self.left.pop(fit.seed, None)
             if blow == "cancelled":
                 command("scancel", fit.slurm_job)

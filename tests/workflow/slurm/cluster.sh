@@ -31,7 +31,7 @@ alive() { # a daemon by its pid file; in a container without an init the dead ma
     local pid
     pid=$(cat "$STATE/$1.pid" 2>/dev/null) && grep -qE '^State:\s+[^ZX]' "/proc/$pid/status" 2>/dev/null
 }
-is_up() { alive slurmctld && alive slurmd && node_state | grep -qE '^(idle|mixed|allocated)$'; }
+is_up() { alive slurmctld && alive slurmd && node_state | grep -qE '^(idle|mixed|allocated|completing)$'; }
 
 install_packages() {
     if ! missing && command -v pg_ctlcluster >/dev/null; then return; fi
