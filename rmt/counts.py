@@ -165,7 +165,7 @@ def _class_texts(one: Cell) -> float:
 
 def _tuned(one: Cell, steps: int, trained: int, tower: float) -> Count:
     """A training on images, and the evaluation by its tower."""
-    tower += one.evaluated * one.clip.image.forward
+    tower += one.evaluated * one.clip.image.whole
     return Count(1, steps, trained, one.evaluated, trained + one.val, tower)
 
 
@@ -314,7 +314,7 @@ def run(plan: Plan, identity: Identity) -> Count:
         return found
     # On a tuned tower nothing is cached: the run encodes its sample, its views and the test images itself.
     sampled = one.train * (1 + one.views) + one.val
-    tower = (sampled + one.evaluated) * one.clip.image.forward + _class_texts(one)
+    tower = (sampled + one.evaluated) * one.clip.image.whole + _class_texts(one)
     return found + Count(decoded=sampled + one.val, tower=tower)
 
 
@@ -324,7 +324,7 @@ def encoding(plan: Plan, backbone: str, dataset: str) -> Count:
     sampled, held = sampled_images(plan, dataset)
     clip = architectures.of(BACKBONES[backbone].architecture)
     decoded = sampled * (1 + plan.config["views"]) + held
-    tower = (test + decoded) * clip.image.forward + classes * clip.text.forward(clip.text.tokens)
+    tower = (test + decoded) * clip.image.whole + classes * clip.text.forward(clip.text.tokens)
     return Count(1, 0, 0, test + decoded, decoded, tower)
 
 
