@@ -15,6 +15,9 @@ EXPANSION = 4
 TARGETS = ("attention", "mlp", "all")
 """Which weights carry masks, as in `rmt.masks`."""
 
+FROZEN = "none"
+"""No weights: a backward pass to the data alone."""
+
 
 class Work(NamedTuple):
     """Operations of one block: the forward pass, and the gradients with respect to its data, to the weights of its
@@ -85,12 +88,12 @@ class VisionTransformer(Transformer):
         return self._patches + count * whole.forward + last.forward + self._project
 
     def backward(self, targets: str) -> float:
-        """Operations of one image's backward pass to the weights that carry masks."""
+        """Operations of one image's backward pass to the weights that carry masks, or to the data alone."""
         count, whole, last = self._blocks
         found = count * whole.data + last.data + self._project
-        if targets != "mlp":
+        if targets in ("attention", "all"):
             found += count * whole.attention + last.attention + self._patches
-        if targets != "attention":
+        if targets in ("mlp", "all"):
             found += count * whole.mlp + last.mlp
         # Nothing before the first MLP's hidden layer is needed for MLPs alone.
         return found - (whole.data - whole.mlp / 2 if targets == "mlp" else 0.0)
