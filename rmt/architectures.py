@@ -15,6 +15,9 @@ EXPANSION = 4
 TARGETS = ("attention", "mlp", "all")
 """Which weights carry masks, as in `rmt.masks`."""
 
+FROZEN = "none"
+"""No weights: a backward pass to the data alone."""
+
 
 class Work(NamedTuple):
     """Operations of one block: the forward pass, and the gradients with respect to its data, to the weights of its
@@ -51,7 +54,7 @@ class Transformer:
 @dataclass(frozen=True)
 class VisionTransformer(Transformer):
     """CLIP's vision transformer; with `pooled` an attention reads all patches at the end, else the class token is read,
-    whose path alone is then followed in the last block (`rmt.towers`)."""
+    whose path alone is followed in the last block in training (`rmt.towers`)."""
 
     patch: int = 16
     embedding: int = 512
@@ -72,18 +75,25 @@ class VisionTransformer(Transformer):
         return 0.0 if self.pooled else 2.0 * self.width * self.embedding
 
     @property
+    def whole(self) -> float:
+        """Operations of one image's forward pass by open_clip itself, as features and answers are computed."""
+        if self.pooled:
+            return self.forward
+        return self._patches + self.layers * self.block(self.tokens, self.tokens).forward + self._project
+
+    @property
     def forward(self) -> float:
-        """Operations of one image's forward pass."""
+        """Operations of one image's forward pass in training."""
         count, whole, last = self._blocks
         return self._patches + count * whole.forward + last.forward + self._project
 
     def backward(self, targets: str) -> float:
-        """Operations of one image's backward pass to the weights that carry masks."""
+        """Operations of one image's backward pass to the weights that carry masks, or to the data alone."""
         count, whole, last = self._blocks
         found = count * whole.data + last.data + self._project
-        if targets != "mlp":
+        if targets in ("attention", "all"):
             found += count * whole.attention + last.attention + self._patches
-        if targets != "attention":
+        if targets in ("mlp", "all"):
             found += count * whole.mlp + last.mlp
         # Nothing before the first MLP's hidden layer is needed for MLPs alone.
         return found - (whole.data - whole.mlp / 2 if targets == "mlp" else 0.0)
@@ -165,6 +175,11 @@ class ResNet:
     def forward(self) -> float:
         """Operations of one image's forward pass."""
         return sum(self._products) + self._core
+
+    @property
+    def whole(self) -> float:
+        """The same: nothing is left out in training."""
+        return self.forward
 
     def backward(self, targets: str) -> float:
         """Operations of one image's backward pass to the weights that carry masks, which are all products'."""

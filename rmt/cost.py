@@ -55,6 +55,9 @@ SCORE_COPIES = 10
 """Tensors of the size of all scores in a step of mask tuning: scores, two moments of Adam, effective weights, two
 gradients, the draws of the gate, the gated gradient, and two for what lives in between."""
 
+PROMPTS_ONLY = ("rmt.methods.coop", "rmt.methods.cocoop")
+"""Methods on images whose image tower runs forward only."""
+
 BATCH = 256
 """Images of an evaluation batch (`rmt.backbones.Clip.encode_images`)."""
 
@@ -145,13 +148,13 @@ def _tower_bytes(one: Cell, method: Any) -> float:
         kept = batch * (clip.image.kept(targets) + clip.image.live)
         training = SCORE_COPIES * clip.image.masks(targets) + kept
         return max(FLOAT * training, evaluation) + FLOAT * clip.weights  # the copy that masks are folded into
-    if method.entry.module in counts.IMAGE_METHODS:
-        prompts = one.classes * clip.text.kept(one.prompt_tokens)
-        return max(FLOAT * (prompts + batch * clip.image.live), evaluation)
-    if method.entry.needs == "images":
-        prompts = one.classes * clip.text.kept(clip.text.tokens)
-        return max(FLOAT * (prompts + batch * (clip.image.kept("all") + clip.image.live)), evaluation)
-    return evaluation
+    if method.entry.needs != "images":
+        return evaluation
+    prompts = one.classes * clip.text.kept(one.prompt_tokens)
+    kept = 0.0 if method.entry.module in PROMPTS_ONLY else clip.image.kept("all")
+    if method.entry.module == "rmt.methods.cocoop":
+        prompts *= batch
+    return max(FLOAT * (prompts + batch * (kept + clip.image.live)), evaluation)
 
 
 def _text_bytes(one: Cell) -> float:

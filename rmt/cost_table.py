@@ -36,7 +36,7 @@ def _gigabytes(size: float) -> str:
 
 def _forwards(backbone: str, count: Count) -> float:
     """Forward passes of one image that cost as many operations of the towers."""
-    return count.tower / architectures.of(BACKBONES[backbone].architecture).image.forward
+    return count.tower / architectures.of(BACKBONES[backbone].architecture).image.whole
 
 
 def encoded(plan: Plan) -> list[tuple[str, str]]:

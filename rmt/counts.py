@@ -6,6 +6,7 @@ images, no two samples share an image.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -93,11 +94,11 @@ class Cell:
 
     @property
     def prompt_tokens(self) -> int:
-        """Tokens of the longest learnt prompt: start, context, name, suffix, end."""
-        context = self.settings.get("context_vectors", 0)
-        if self.settings.get("initial_context") == "prompt":
-            context = len(self.template.partition("{}")[0].split())
-        return min(context + self.longest_name + 3, self.clip.text.tokens)
+        """Tokens of the longest prompt: start, words of the template or learnt context and full stop, name, end."""
+        words = len(re.findall(r"\w+|[^\w\s{}]", self.template))
+        if "context_vectors" in self.settings and self.settings["initial_context"] != "prompt":
+            words = self.settings["context_vectors"] + 1
+        return min(words + self.longest_name + 2, self.clip.text.tokens)
 
     def batches(self, drop_last: bool = True) -> tuple[int, int]:
         """(optimiser steps, images in their batches) of a training by epochs, or by iterations per shot or in all; none
@@ -140,7 +141,7 @@ def cell(plan: Plan, run: Identity) -> Cell:
     halved = run.protocol == "base_to_new"
     trained = (classes + 1) // 2 if halved else classes
     train, val = shots_of(plan, run.dataset, trained, run.shots)
-    asked = [(test, classes)]
+    asked = [(test - test // 2, trained), (test // 2, classes - trained)] if halved else [(test, classes)]
     for target in plan.targets(run.protocol, run.dataset):
         others, _, _, images = sizes(plan, target)
         asked.append((images, others))
@@ -165,7 +166,7 @@ def _class_texts(one: Cell) -> float:
 
 def _tuned(one: Cell, steps: int, trained: int, tower: float) -> Count:
     """A training on images, and the evaluation by its tower."""
-    tower += one.evaluated * one.clip.image.forward
+    tower += one.evaluated * one.clip.image.whole
     return Count(1, steps, trained, one.evaluated, trained + one.val, tower)
 
 
@@ -195,6 +196,21 @@ def _cocoop(one: Cell) -> Count:
     tower = trained * (one.clip.image.forward + one.classes * (text.forward(length) + text.backward(length)))
     tower += (one.val * one.classes + sum(images * classes for images, classes in one.asked)) * text.forward(length)
     return _tuned(one, steps, trained, tower)
+
+
+def _clip_lora(one: Cell) -> Count:
+    """Both towers forward and backward, all classes in every step; the low-rank terms' own products are not counted.
+
+    The last batch of an epoch is kept, and the last epoch ends where the iterations do.
+    """
+    steps, _ = one.batches()
+    batch = one.settings["batch_size"]
+    epochs, rest = divmod(steps, steps_per_epoch(one.train, batch, drop_last=False))
+    trained = epochs * one.train + rest * batch
+    image, text, length = one.clip.image, one.clip.text, one.prompt_tokens
+    tower = trained * (image.forward + image.backward(architectures.FROZEN))
+    tower += steps * one.classes * (text.forward(length) + text.backward(length))
+    return _tuned(one, steps, trained, tower + _class_texts(one))
 
 
 def _whole_towers(one: Cell) -> Count:
@@ -278,6 +294,7 @@ IMAGE_METHODS: dict[str, Callable[[Cell], Count]] = {
     "rmt.methods.mask_tuning": _mask_tuning,
     "rmt.methods.coop": _coop,
     "rmt.methods.cocoop": _cocoop,
+    "rmt.methods.clip_lora": _clip_lora,
 }
 FEATURE_METHODS: dict[str, Callable[[Cell], Count]] = {
     "rmt.methods.zero_shot": lambda one: Count(1),
@@ -314,7 +331,7 @@ def run(plan: Plan, identity: Identity) -> Count:
         return found
     # On a tuned tower nothing is cached: the run encodes its sample, its views and the test images itself.
     sampled = one.train * (1 + one.views) + one.val
-    tower = (sampled + one.evaluated) * one.clip.image.forward + _class_texts(one)
+    tower = (sampled + one.evaluated) * one.clip.image.whole + _class_texts(one)
     return found + Count(decoded=sampled + one.val, tower=tower)
 
 
@@ -324,7 +341,7 @@ def encoding(plan: Plan, backbone: str, dataset: str) -> Count:
     sampled, held = sampled_images(plan, dataset)
     clip = architectures.of(BACKBONES[backbone].architecture)
     decoded = sampled * (1 + plan.config["views"]) + held
-    tower = (test + decoded) * clip.image.forward + classes * clip.text.forward(clip.text.tokens)
+    tower = (test + decoded) * clip.image.whole + classes * clip.text.forward(clip.text.tokens)
     return Count(1, 0, 0, test + decoded, decoded, tower)
 
 

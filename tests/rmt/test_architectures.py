@@ -55,6 +55,7 @@ def test_forward_passes_cost_what_torch_counts(pair) -> None:
     side = side[0] if isinstance(side, tuple) else side
     images = torch.empty(2, 3, side, side, device="meta")
     assert known.image.forward == pytest.approx(counted(lambda: Tower(model.visual)(images)) / 2, rel=0.02)
+    assert known.image.whole == pytest.approx(counted(lambda: model.visual(images)) / 2, rel=0.02)
     prompts = torch.zeros(2, known.text.tokens, dtype=torch.long, device="meta")
     assert known.text.forward(known.text.tokens) == pytest.approx(
         counted(lambda: model.encode_text(prompts)) / 2, rel=0.02
