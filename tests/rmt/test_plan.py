@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -122,9 +123,21 @@ def test_the_shipped_configs_are_valid(name: str) -> None:
 
 def test_the_papers_grid() -> None:
     found = plan.load(ROOT / "workflow/config/paper.yaml")
-    assert len(found.identities()) == 11 * (1 + 15 * 5 * 3)
+    assert len(found.identities()) == 11 * (1 + 19 * 5 * 3)
     masked = {label for label, method in found.methods.items() if method.entry.masks}
     assert masked == {"amt", "r_amt", "r_amt_released", "r_mmt", "r_pmt", "r_amt+coop"}
+
+
+def test_the_documented_numbers_of_runs_are_those_that_are_planned() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)\.yaml` \|.*\| ([\d,]+) runs;", (ROOT / "workflow/config/README.md").read_text(), re.M
+    )
+    assert {"paper", "paper_generalization", "demo_generalization", "ablation", "starter"} <= {name for name, _ in rows}
+    for name, number in rows:
+        found = plan.load(ROOT / f"workflow/config/{name}.yaml")
+        assert f"{len(found.identities()):,}" == number, name
+    paper = dict(rows)["paper"]
+    assert re.search(rf"CLIP ViT-B/16, {paper}\s+runs", (ROOT / "README.md").read_text())
 
 
 def test_the_papers_protocols_beyond_few_shot() -> None:
@@ -140,7 +153,7 @@ def test_the_papers_protocols_beyond_few_shot() -> None:
     shifts = ["imagenet_v2", "imagenet_sketch", "imagenet_a", "imagenet_r"]
     assert found.evaluation_sets("domain_shift", "imagenet") == ["test", *shifts]
     assert len(found.evaluation_sets("cross_dataset", "imagenet")) == 11
-    bound = {"linear_probe", "tip_adapter", "tip_adapter_f", "tip_adapter+r_amt"}
+    bound = {"linear_probe", "lp_plus_plus", "taskres", "tip_adapter", "tip_adapter_f", "tip_adapter+r_amt"}
     assert {run.method for run in runs if run.protocol == "domain_shift"} == set(found.methods)
     for protocol in ("base_to_new", "cross_dataset"):
         assert {run.method for run in runs if run.protocol == protocol} == set(found.methods) - bound

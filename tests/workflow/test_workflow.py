@@ -239,8 +239,8 @@ def test_the_papers_grid_is_planned_before_its_data_exist(tmp_path) -> None:
     jobs = planned(folder, config)
     assert jobs["download"] == jobs["encode"] == jobs["fit_once"] == 11
     assert jobs["sample"] == 11 * 5 * 3
-    assert jobs["fit_images"] == 11 * 11 * 5 * 3
-    assert jobs["fit_features"] == 4 * 11
+    assert jobs["fit_images"] == 13 * 11 * 5 * 3
+    assert jobs["fit_features"] == 6 * 11
 
 
 def test_the_door_and_the_table_of_contents_build_the_same(tmp_path) -> None:
