@@ -129,9 +129,9 @@ def test_an_interrupted_run_remembers_its_best_epoch(tmp_path) -> None:
 
 def test_a_search_in_parts_counts_what_it_counts_at_once(monkeypatch) -> None:
     """The test images of a large dataset do not fit in memory at all alphas."""
-    task = toy.task(ORACLES[0], classes=5, shots=8, spread=0.7)
+    task = toy.task(ORACLES[0], classes=5, shots=8, spread=0.5)
     raw, keys = task.features.test, tip_adapter.cache_keys(task.features.views)
-    arguments = (functional.normalize(raw, dim=-1), task.features.test_labels, classify(raw, task.text, 100.0), keys)
+    arguments = (functional.normalize(raw, dim=-1), task.features.test_labels, classify(raw, task.text, 10.0), keys)
     values = tip_adapter.one_hot(task.train_labels, 5)
     whole = tip_adapter.search(*arguments, values, (20.0, 20.0), (20, 5))
     monkeypatch.setattr(tip_adapter, "PART", 7)
