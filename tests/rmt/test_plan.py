@@ -196,10 +196,10 @@ def test_the_ablation_changes_one_thing_at_a_time() -> None:
         "r_amt_level_1": {},  # the authors' rule at other than 16 shots
         "r_mmt": {"targets": "mlp"},
         "r_pmt": {"targets": "all"},
-        "r_amt_threshold_3": {"threshold": 0.003},
-        "r_amt_threshold_7": {"threshold": 0.007},
-        "r_amt_initial_8": {"initial_score": 0.008},
-        "r_amt_initial_12": {"initial_score": 0.012},
+        "r_amt_threshold_4": {"threshold": 0.004},
+        "r_amt_threshold_6": {"threshold": 0.006},
+        "r_amt_initial_9": {"initial_score": 0.009},
+        "r_amt_initial_11": {"initial_score": 0.011},
         "r_amt_no_mask_loss": {"mask_loss_weight": 0.0},
         "r_amt_no_floor": {"minimum_travel": 0.0},
     }
