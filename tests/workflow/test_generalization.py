@@ -1,4 +1,4 @@
-"""The generalization demo in miniature, through Snakemake: from held-out classes, styles and other datasets to runs."""
+"""The generalization demo in miniature, through Snakemake: held-out classes, styles, other datasets, and their page."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ SMALL = DEMO | {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A checkout in which the runs are finished."""
+    """A checkout in which everything is finished."""
     made = checkout(tmp_path_factory.mktemp("beyond"))
     # Drawn in this process, because to import torch for every one of them would take longer than all the fits.
     for name in ("letters", "colors", *SHIFTS):
@@ -40,7 +40,7 @@ def folder(tmp_path_factory) -> Path:
         assert data_prep(["split", name, "--data", f"{made}/data", "--output", f"{data}/split.json"]) == 0
         words = ["pack", name, "--split", f"{data}/split.json", "--images", f"{data}/images", "--pixels", "32"]
         assert data_prep([*words, "--output", f"{data}/pack/32px.npy"]) == 0
-    done = snakemake(made, SMALL, "runs")
+    done = snakemake(made, SMALL)
     assert done.returncode == 0, done.stdout + done.stderr
     return made
 
@@ -62,7 +62,7 @@ def test_every_planned_run_is_there_and_no_other(folder) -> None:
     assert len(wanted) == 2 * 2 + 3 + 2
     # Tip-Adapter is bound to its classes, so it takes part in domain_shift alone.
     assert [Path(path).parts[-6] for path in wanted if "tip_adapter" in path] == ["domain_shift"]
-    assert planned(folder, SMALL, "runs") == {}
+    assert planned(folder, SMALL) == {}
 
 
 @pytest.mark.parametrize("method", ["zero_shot", "r_amt"])
@@ -100,3 +100,14 @@ def test_the_protocol_changes_what_is_asked_and_not_what_is_tuned(folder) -> Non
     half = run_of(folder, "base_to_new", "letters", "r_amt")
     assert (half / "adapter.safetensors").read_bytes() != (shift / "adapter.safetensors").read_bytes()
     assert records.read(half)["task"]["classes"] == list("ABCDEFGHIJKLM")
+
+
+def test_the_page_has_every_protocol(folder) -> None:
+    page = (folder / "pages/beyond/index.md").read_text()
+    for heading in ("## Base to new classes", "## Shifted test sets", "## From one dataset to the others"):
+        assert page.count(f"{heading}\n") == 1
+    assert "9 planned runs: 4 under base_to_new, 3 under domain_shift, 2 under cross_dataset." in page
+    for label in ("Letters, redrawn", "Letters, sketch", "Letters, hard", "Letters, renditions", "Colors", "R-AMT"):
+        assert label in page
+    table = pd.read_csv(folder / "results/beyond/records.csv")
+    assert set(table.eval_set) >= {"base", "new", "test", "colors", *SHIFTS}
