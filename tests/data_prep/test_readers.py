@@ -430,7 +430,7 @@ def test_the_catalog_has_torchvisions_addresses_and_checksums() -> None:
 
 def test_the_catalog_is_complete() -> None:
     published = {name: entry for name, entry in catalog.DATASETS.items() if entry.source != "generated"}
-    assert len(published) == 15 and len(catalog.DATASETS) == 21
+    assert len(published) == 15 and len(catalog.DATASETS) == 25
     by_hand = {name for name, entry in published.items() if entry.source == "by_hand"}
     assert by_hand == {"imagenet", "stanford_cars", "sun397", "ucf101"}
     for name, entry in published.items():
@@ -450,7 +450,7 @@ def test_list_shows_what_is_there(tmp_path, capsys) -> None:
     (tmp_path / "eurosat" / "verified.json").write_text("{}")
     assert main(["list", "--data", str(tmp_path)]) == 0
     rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
-    assert len(set(rows) & set(catalog.DATASETS)) == 21
+    assert len(set(rows) & set(catalog.DATASETS)) == 25
     assert "verified" in rows["eurosat"] and "13500 / 5400 / 8100" in rows["eurosat"]
     assert "incomplete: will be downloaded, 626 MB" in rows["dtd"]
     assert "missing: will be downloaded, 5.0 GB" in rows["food101"]
