@@ -148,6 +148,11 @@ rule fit_images:
         targets=targets_option,
     message:
         f"fit: {{wildcards.method}} on {{wildcards.dataset}}, one job per {GROUPING}"
+        + "".join(
+            f", {axis} {{wildcards.{axis}}}"
+            for axis in ("shots", "seed")
+            if axis not in grouped_axes(GROUPING)
+        )
     shell:
         f"{FIT} --pack {{input.pack}} --images {{params.images}} --views {{params.views}} {{params.targets:q}}"
         " --samples {input.samples} > {log} 2>&1"
