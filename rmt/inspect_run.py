@@ -148,6 +148,8 @@ def inspect(run: Run, figure: Path | None = None) -> None:
     console = Console()
     console.print(run.title, style="bold", highlight=False, markup=False)
     grid = Table.grid(padding=(0, 2))
+    grid.add_column()
+    grid.add_column(overflow="fold")  # a path is of no use cut short
     for name, value in _essentials(run):
         grid.add_row(name, Text(value))
     console.print(grid)
