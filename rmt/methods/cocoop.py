@@ -20,10 +20,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rmt import train
-from rmt.data import EpochBatches
-from rmt.images import TrainingImages
 from rmt.methods import Answer, EvaluationSet, Task, Tuned
-from rmt.methods.coop import assemble, check_text_tower, encode_prompts, initial_context, prompt_tokens, suffix_of
+from rmt.methods.coop import (
+    assemble,
+    check_text_tower,
+    encode_prompts,
+    initial_context,
+    prompt_tokens,
+    suffix_of,
+    train_on_crops,
+)
 
 LOGITS = (
     "logits = logit_scale * sum(n(f)[:, None] * n(t), axis=2), where t[i, c] are the text tower's features of the "
@@ -135,26 +141,13 @@ def tune(task: Task) -> Tuned:
         momentum=settings["momentum"],
         weight_decay=settings["weight_decay"],
     )
-    assert task.images is not None
-    crops = TrainingImages(
-        task.images, task.shots.train, clip.pixels, settings["crop_scale"], task.shots.mirror, task.stream
-    )
-    epochs = settings["epochs"]
-    order = EpochBatches(len(crops), settings["batch_size"], epochs, task.seed("image batches"))
-
-    def step(batch: train.Batch) -> train.Row:
-        epoch, pixels, labels = batch
-        rate = train.warmup_cosine(epoch, epochs, settings["learning_rate"], settings["warmup_learning_rate"])
-        train.set_rate(tuner.optimiser, rate)
-        return {"loss": tuner.step(clip.features(pixels), labels.to(clip.device)), "learning_rate": rate}
-
-    curve = train.run(task.progress, tuner, train.image_batches(crops, order, task.workers), step)
+    curve, images_seen = train_on_crops(task, tuner)
     return Tuned(
         adapter={name: value.detach().cpu() for name, value in tuner.parameters.items()},
         curve=curve,
         steps=len(curve),
         trainable_parameters=sum(value.numel() for value in tuner.parameters.values()),
-        images_seen=len(curve) * min(settings["batch_size"], len(crops)),
+        images_seen=images_seen,
     )
 
 

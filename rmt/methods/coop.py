@@ -170,6 +170,29 @@ class PromptTuner(train.Learner):
         return self.descend(functional.cross_entropy(self.logits(features), labels))
 
 
+def train_on_crops(task: Task, tuner: Any) -> tuple[list[train.Row], int]:
+    """All epochs of a learner on features of random crops, by Dassl's schedule; returns (curve, images seen).
+
+    `tuner` is a `train.Learner` whose `step(features, labels)` returns the loss before the update.
+    """
+    settings, clip = task.hyperparameters, task.clip
+    assert task.images is not None
+    crops = TrainingImages(
+        task.images, task.shots.train, clip.pixels, settings["crop_scale"], task.shots.mirror, task.stream
+    )
+    epochs = settings["epochs"]
+    order = EpochBatches(len(crops), settings["batch_size"], epochs, task.seed("image batches"))
+
+    def step(batch: train.Batch) -> train.Row:
+        epoch, pixels, labels = batch
+        rate = train.warmup_cosine(epoch, epochs, settings["learning_rate"], settings["warmup_learning_rate"])
+        train.set_rate(tuner.optimiser, rate)
+        return {"loss": tuner.step(clip.features(pixels), labels.to(clip.device)), "learning_rate": rate}
+
+    curve = train.run(task.progress, tuner, train.image_batches(crops, order, task.workers), step)
+    return curve, len(curve) * min(settings["batch_size"], len(crops))
+
+
 def tune(task: Task) -> Tuned:
     """Train the context for all epochs; the last step is kept."""
     settings, clip = task.hyperparameters, task.clip
@@ -186,26 +209,13 @@ def tune(task: Task) -> Tuned:
         momentum=settings["momentum"],
         weight_decay=settings["weight_decay"],
     )
-    assert task.images is not None
-    crops = TrainingImages(
-        task.images, task.shots.train, clip.pixels, settings["crop_scale"], task.shots.mirror, task.stream
-    )
-    epochs = settings["epochs"]
-    order = EpochBatches(len(crops), settings["batch_size"], epochs, task.seed("image batches"))
-
-    def step(batch: train.Batch) -> train.Row:
-        epoch, pixels, labels = batch
-        rate = train.warmup_cosine(epoch, epochs, settings["learning_rate"], settings["warmup_learning_rate"])
-        train.set_rate(tuner.optimiser, rate)
-        return {"loss": tuner.step(clip.features(pixels), labels.to(clip.device)), "learning_rate": rate}
-
-    curve = train.run(task.progress, tuner, train.image_batches(crops, order, task.workers), step)
+    curve, images_seen = train_on_crops(task, tuner)
     return Tuned(
         adapter={"context": tuner.context.detach().cpu()},
         curve=curve,
         steps=len(curve),
         trainable_parameters=tuner.context.numel(),
-        images_seen=len(curve) * min(settings["batch_size"], len(crops)),
+        images_seen=images_seen,
     )
 
 
