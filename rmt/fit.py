@@ -149,7 +149,7 @@ def run(job: Job, sample: Sample | None, path: Path | None = None, progress: Pro
             "ended": datetime.now(UTC).isoformat(),
         },
         "provenance": {
-            "command": shlex.join([*job.command, *(["--samples", shown(path)] if path else [])]),
+            "command": _pasted([*job.command, *(["--samples", shown(path)] if path else [])]),
             "sample_sha256": None if sample is None else sample.sha256,
             "split_sha256": sample.split_sha256 if sample else job.split_sha256,
             "weights_sha256": job.weights_sha256,
@@ -164,6 +164,11 @@ def run(job: Job, sample: Sample | None, path: Path | None = None, progress: Pro
     }
     records.check(record, str(identity.folder(job.results)))
     return Fitted(record, tables, tuned, adapter)
+
+
+def _pasted(words: Sequence[str]) -> str:
+    """A command line for a shell, which expands a leading `~/` only outside quotes."""
+    return " ".join(f"~/{shlex.quote(word[2:])}" if word.startswith("~/") else shlex.quote(word) for word in words)
 
 
 def _file_digest(path: Path) -> str:
@@ -196,8 +201,10 @@ def _key(job: Job, sample: Sample | None) -> str:
         {name: metadata.version(name) for name in PACKAGES},
         str(job.device),
     ]
-    if job.features_file and job.reads_features:
-        parts += [_file_digest(path) for path in (job.features_file, *job.targets)]
+    own = job.features_file if job.reads_features else job.pack
+    for path in (own, *job.targets) if own else ():
+        # The index of a pack holds the digests of its images.
+        parts.append(_file_digest(path if job.reads_features else path.with_suffix(".json")))
     below = job.below(sample)
     if below is not None:
         parts.append(_file_digest(below / "adapter.safetensors"))

@@ -136,6 +136,16 @@ class Job:
             raise BadData("this method reads images; name them by --pack and --images")
         return read_pack(self.pack)
 
+    @cached_property
+    def target_features(self) -> list[features.Features]:
+        """Features of the further evaluation sets."""
+        return [features.load(path) for path in self.targets]
+
+    @cached_property
+    def target_packs(self) -> list[Pack]:
+        """Images of the further evaluation sets."""
+        return [read_pack(path) for path in self.targets]
+
     @property
     def dataset(self) -> str:
         """The dataset that is trained on."""
@@ -266,7 +276,7 @@ def _on_features(
         read_text=seen.text,
         progress=progress,
     )
-    asked = _questions(job, own, seen, [_of_features(features.load(path)) for path in job.targets])
+    asked = _questions(job, own, seen, [_of_features(one) for one in job.target_features])
     if sample is not None:
         asked.append(_validation(sample, seen, _no_pixels, lambda: frozen.of(sample.val)))
     return task, asked
@@ -277,7 +287,7 @@ def _on_images(
 ) -> tuple[Task, list[Question]]:
     from rmt.images import test_pixels  # here, because methods on cached features need no torchvision
 
-    packs, images = [job.own_pack, *map(read_pack, job.targets)], job.images
+    packs, images = [job.own_pack, *job.target_packs], job.images
     assert images is not None
     base = foundation(job.frozen_clip(), job.below(sample))
     clip = base.clip

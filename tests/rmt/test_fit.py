@@ -5,12 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from rmt import evaluate, records
+from rmt import evaluate, fit, records
+from rmt.data import read_sample
 from rmt.methods import mask_tuning
 from tests import toy
 
@@ -68,6 +70,25 @@ def test_a_job_that_failed_half_way_takes_up_its_finished_seeds(folder, monkeypa
     # With another setting nothing is taken up.
     assert toy.fit(folder, "r_amt", **(settings | {"epochs": 3})) == 0
     assert seeds == [1, 2, 2, 3, 1, 2, 3]
+
+
+@pytest.mark.parametrize("method", ["r_amt", "tip_adapter"])
+def test_what_is_kept_belongs_to_its_evaluation_sets(folder, method: str) -> None:
+    """A run that was kept before another test set was added would lack that set's answers."""
+    assert toy.encode(folder) == 0
+    sample = read_sample(Path(toy.samples(folder)[0]))
+    job = toy.job(folder, method)
+    own = job.features_file if job.reads_features else job.pack
+    assert own is not None
+    keys = {fit._key(replace(job, targets=targets), sample) for targets in ([], [own], [own, own])}
+    assert len(keys) == 3
+
+
+def test_a_command_of_a_record_can_be_pasted(tmp_path) -> None:
+    home = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    line = fit._pasted(["printf", "%s\\n", "~/my data/one", "it's", "a b"])
+    printed = subprocess.run(["sh", "-c", line], env=home, capture_output=True, text=True, check=True).stdout
+    assert printed.splitlines() == [f"{tmp_path}/my data/one", "it's", "a b"]
 
 
 def test_a_killed_run_leaves_no_record(folder) -> None:
