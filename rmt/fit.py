@@ -102,7 +102,7 @@ def run(job: Job, sample: Sample | None, path: Path | None = None, progress: Pro
     below = job.below(sample)
     entry = registry.BACKBONES[job.backbone]
     record = {
-        "schema": 2,
+        "schema": records.SCHEMA,
         "identity": identity.as_dict(),
         "method": {
             "use": job.method.use,

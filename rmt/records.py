@@ -17,6 +17,9 @@ import jsonschema
 
 from rmt.errors import UserError
 
+SCHEMA = 2
+"""The record's schema that this code writes and reads."""
+
 FILES = ("record.json", "predictions.parquet", "curve.csv", "adapter.safetensors")
 """The four files of a run."""
 
@@ -75,6 +78,11 @@ def check(record: Mapping[str, Any], where: str = "record") -> None:
     """
     for error in sorted(_validator().iter_errors(record), key=lambda error: list(map(str, error.path))):
         field = ".".join(map(str, error.path)) or "top level"
+        if record.get("schema") != SCHEMA:
+            raise BadRecord(
+                f"{where}: schema: written by another version (schema {record.get('schema')}, this one reads "
+                f"{SCHEMA}); delete the run's folder and run it again"
+            )
         raise BadRecord(f"{where}: {field}: {error.message}")
 
 

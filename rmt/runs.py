@@ -8,9 +8,7 @@ from typing import Any
 
 from rmt import records, registry
 from rmt.errors import UserError, shown
-
-SCHEMA = 2
-"""The record's schema that this code reads."""
+from rmt.records import SCHEMA
 
 
 class BadRun(UserError):

@@ -119,6 +119,7 @@ def test_a_bad_record_is_refused_by_field(folder) -> None:
         (("metrics", "test", "accuracy"), 101, "metrics.test.accuracy"),
         (("identity", "shots"), "two", "identity.shots"),
         (("surprise",), 1, "surprise"),
+        (("schema",), 1, "another version .schema 1, this one reads 2.; delete the run's folder"),
     ):
         bad = records.json.loads(records.json.dumps(record))
         inner = bad
